@@ -1,0 +1,94 @@
+# Every target of the project; `make help` lists them. What CI runs is `make check` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+GENERATE_VENV := .venv-generate
+BIN := $(VENV)/bin
+PIP_FLAGS := --quiet --disable-pip-version-check --require-hashes
+SERVICE_PROTOS := $(wildcard protos/modelcatalog/v1/*_service.proto)
+PROTOS := $(wildcard protos/modelcatalog/v1/*.proto)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# --- environments -----------------------------------------------------------------------------------------------
+
+$(VENV)/.server: requirements/server.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the pinned requirements into $(VENV)"
+	@$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements/server.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.server
+	@echo "installing the pinned development requirements into $(VENV)"
+	@$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements/dev.txt
+	@touch $@
+
+$(GENERATE_VENV)/.done: requirements/generate.txt
+	@test -x $(GENERATE_VENV)/bin/python || $(PYTHON) -m venv $(GENERATE_VENV)
+	@echo "installing the pinned code generator into $(GENERATE_VENV)"
+	@$(GENERATE_VENV)/bin/python -m pip install $(PIP_FLAGS) -r requirements/generate.txt
+	@touch $@
+
+.PHONY: setup
+setup: $(VENV)/.dev $(GENERATE_VENV)/.done ## Make the environments with everything pinned.
+
+.PHONY: requirements
+requirements: ## Resolve requirements/*.in again (needs uv on the path).
+	@for name in server dev generate; do \
+	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	    --custom-compile-command 'make requirements' requirements/$$name.in -o requirements/$$name.txt; done
+
+# --- running ----------------------------------------------------------------------------------------------------
+
+.PHONY: run
+run: $(VENV)/.server ## Serve the catalog with its own PostgreSQL and Valkey. ARGS="--listen 127.0.0.1:50052" for flags.
+	@exec $(BIN)/modelcatalog serve $(ARGS)
+
+# --- checking ---------------------------------------------------------------------------------------------------
+
+.PHONY: check
+check: setup ## Everything but the tests: format, lint, types, layers, protos, generated code.
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy server client tools tests
+	@$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory check-protos verify
+
+.PHONY: check-protos
+check-protos: $(VENV)/.dev ## Lint and format of the protos, and that nothing breaks callers of the baseline.
+	@$(BIN)/buf lint
+	@$(BIN)/buf format --diff --exit-code protos
+	@$(BIN)/buf breaking protos --against protos/baseline.binpb
+
+.PHONY: baseline
+baseline: check-protos ## Add what is new in the contract to what must not break; refuses to forget anything.
+	@$(BIN)/buf build protos --as-file-descriptor-set -o protos/baseline.binpb
+
+.PHONY: verify
+verify: setup ## Generate all code again and fail if a committed file differs.
+	@tools/generate --check
+
+.PHONY: generate
+generate: setup ## Generate generated/ from protos/, and the client's blocking side from its async one.
+	@tools/generate
+
+.PHONY: fix
+fix: $(VENV)/.dev ## Format and mend what can be mended.
+	@$(BIN)/buf format --write protos
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+# --- tests ------------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: $(VENV)/.dev ## The whole suite, against a real PostgreSQL and Valkey that it starts. ARGS="-k watch" for some.
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: clean
+clean: ## Remove the environments and caches. The data directory stays.
+	rm -rf $(VENV) $(GENERATE_VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info

@@ -1,0 +1,65 @@
+"""The client: all methods on one connection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+import grpc
+
+from modelcatalog_client._async.admin import AsyncAdminMethods
+from modelcatalog_client._async.catalog import AsyncCatalogMethods
+from modelcatalog_client._async.refreshes import AsyncRefreshMethods
+from modelcatalog_client._config import ClientConfig, Tls
+
+
+class AsyncModelCatalogClient(AsyncCatalogMethods, AsyncRefreshMethods, AsyncAdminMethods):
+    """A client of a modelcatalog server.
+
+    It connects on the first call. Keep one for the life of the program: it holds a connection that all calls share.
+    A synchronous client may be shared by threads; an asynchronous one belongs to one event loop.
+
+    Every method raises a ``CatalogError`` when its call fails. UNAVAILABLE is retried, three times at most and within
+    the timeout of the call.
+    """
+
+    def __init__(
+        self,
+        target: str = "localhost:50051",
+        *,
+        token: str | None = None,
+        tls: Tls | None = None,
+        timeout: float | None = None,
+        user_agent: str = "",
+        compression: grpc.Compression | None = None,
+        options: Sequence[tuple[str, str | int]] = (),
+    ) -> None:
+        """Makes a client, without any I/O.
+
+        Args:
+            target: ``host:port``, or any other name that gRPC resolves, e.g. ``dns:///catalog.internal:50051``.
+            token: Sent with every call, also without TLS: on a network that others can read, pass ``tls`` too.
+            tls: Encrypts the connection. None: plaintext.
+            timeout: Seconds for every call that is not given its own. None: the default of each method.
+            user_agent: Put before the client's own in the ``user-agent``, e.g. ``billing/2.1``.
+            compression: Of requests. None: none.
+            options: gRPC channel arguments on top of the client's own, and winning over them.
+
+        Raises:
+            ValueError: An argument is none that can work.
+        """
+        super().__init__(ClientConfig(target, token, tls, timeout, user_agent, compression, options))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._config.target!r})"
+
+    async def __aenter__(self) -> AsyncModelCatalogClient:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

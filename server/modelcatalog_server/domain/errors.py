@@ -1,0 +1,143 @@
+"""The one tree of errors. Adapters raise these; rpc has the one table from class to (status code, reason).
+
+``str(error)`` is written for the caller and may be sent to it: no driver text, no address, no SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StartupError(Exception):
+    """The process cannot start. ``str(error)`` is one line that says what is wrong and what to do."""
+
+
+class CatalogError(Exception):
+    """Base of everything a caller can be told."""
+
+
+class InvalidArgumentError(CatalogError):
+    """An argument is out of its bounds. ``field`` is its path in the request."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class InvalidQueryError(InvalidArgumentError):
+    """An argument without an error of its own is out of its bounds."""
+
+
+class InvalidModelIdError(InvalidArgumentError):
+    """An id is empty, too long or holds characters that no id has."""
+
+
+class TooManyIdsError(InvalidArgumentError):
+    """More ids than one call takes, or none."""
+
+
+class InvalidFieldMaskError(InvalidArgumentError):
+    """A mask names a field that does not exist."""
+
+
+class InvalidPageTokenError(InvalidArgumentError):
+    """A page token is not one of ours or belongs to other arguments."""
+
+
+class InvalidResumeTokenError(InvalidArgumentError):
+    """A resume token is not one of ours or belongs to another refresh."""
+
+
+class PageTokenExpiredError(CatalogError):
+    """A page token is too old."""
+
+
+class ResumeTokenExpiredError(CatalogError):
+    """A resume token is too old."""
+
+
+class NotFoundError(CatalogError):
+    """Nothing has this id. ``candidates`` are up to ten near ones."""
+
+    kind = "resource"
+
+    def __init__(self, id_: str, candidates: Sequence[str] = ()) -> None:
+        hint = f"; did you mean {candidates[0]}?" if candidates else ""
+        super().__init__(f"no {self.kind} has the id {id_!r}{hint}")
+        self.id = id_
+        self.candidates = tuple(candidates)
+
+
+class ModelNotFoundError(NotFoundError):
+    """No model has this id."""
+
+    kind = "model"
+
+
+class ProviderNotFoundError(NotFoundError):
+    """No provider has this id."""
+
+    kind = "provider"
+
+
+class RefreshNotFoundError(NotFoundError):
+    """No refresh has this id."""
+
+    kind = "refresh"
+
+
+class RequestIdReusedError(CatalogError):
+    """A request id was used before, with other arguments."""
+
+
+class DatabaseUnavailableError(CatalogError):
+    """PostgreSQL cannot be reached or gave no answer in time."""
+
+
+class CatalogNotReadyError(CatalogError):
+    """No catalog has been loaded yet."""
+
+
+class ServerDrainingError(CatalogError):
+    """This process is shutting down."""
+
+
+class RevisionNotAvailableError(CatalogError):
+    """The revision that was asked for did not arrive in time."""
+
+
+class SlowConsumerError(CatalogError):
+    """The reader of a stream did not keep up."""
+
+
+class TooManyStreamsError(CatalogError):
+    """Too many streams are open."""
+
+
+class DeadlineError(CatalogError):
+    """The call's time was over."""
+
+
+class NotImplementedYetError(CatalogError):
+    """This version does not have this RPC or argument yet."""
+
+
+class RefreshError(CatalogError):
+    """A refresh cannot go on; the catalog stays as it is."""
+
+
+class UpstreamUnavailableError(RefreshError):
+    """Upstream did not answer. ``retry_after``: seconds it asked to wait before the next attempt, if it did."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class UpstreamInvalidError(RefreshError):
+    """Upstream's answer is no catalog."""
+
+
+class OwnerLostError(RefreshError):
+    """The process that ran the refresh is gone, or no longer owns it."""

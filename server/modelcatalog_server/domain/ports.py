@@ -1,0 +1,287 @@
+"""The seams: what the use cases ask of the world. Adapters in storage, modelsdev and cache fill them.
+
+Every method may raise :class:`~modelcatalog_server.domain.errors.DatabaseUnavailableError` where it talks to the
+database. No method waits longer than the bound its adapter was made with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from modelcatalog_server.domain.models import Benchmark, Model, ModelRecord, Provider
+from modelcatalog_server.domain.refresh import (
+    Difference,
+    EventKind,
+    KnownState,
+    Payload,
+    Refresh,
+    RefreshEvent,
+    RefreshRequest,
+)
+
+#: Called with units done and, where known, units in all.
+Progress = Callable[[int, int | None], None]
+
+
+class Upstream(Protocol):
+    """Where the catalog comes from."""
+
+    async def fetch(self, *, etag: str | None, progress: Progress) -> Payload | None:
+        """Return the document, or ``None`` when it still has this ETag. Progress is in bytes as received.
+
+        Raises:
+            UpstreamUnavailableError: no answer, or an answer that another attempt may better.
+            UpstreamInvalidError: an answer that is no catalog: a redirect, HTML, too large, broken compression.
+        """
+        ...
+
+    async def load_bundled(self) -> Payload:
+        """Return the snapshot that ships with the package."""
+        ...
+
+
+class PayloadComparison(Protocol):
+    """Decodes a payload record by record and finds what differs, off the event loop. An async context manager.
+
+    Entering it begins to start whatever does the work, so that this overlaps with the fetch.
+    """
+
+    async def __aenter__(self) -> PayloadComparison: ...
+
+    async def __aexit__(self, *exc_info: object) -> None: ...
+
+    async def compare(self, payload: Payload, known: KnownState, *, provider_id: str | None, full: bool) -> Difference:
+        """Return what has to be written. With ``provider_id`` only that provider and its models are looked at.
+
+        Raises:
+            UpstreamInvalidError: the payload as a whole is no catalog.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogState:
+    """The revision that was read and how fresh it is. ``checked_at`` is ``None`` for a bundled snapshot."""
+
+    revision: int
+    changed_at: datetime | None
+    checked_at: datetime | None
+    source_url: str | None
+    source_etag: str | None
+    source_snapshot: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogCounts:
+    """What the catalog holds; removed ones count only in ``removed_models``."""
+
+    providers: int
+    models: int
+    enabled_models: int
+    removed_models: int
+    canonical_models: int
+    benchmarks: int
+
+
+class CatalogSnapshot(Protocol):
+    """The catalog at one instant: everything read through one snapshot belongs to ``state.revision``."""
+
+    @property
+    def state(self) -> CatalogState:
+        """Revision and freshness of the snapshot."""
+        ...
+
+    async def get_models(self, model_ids: Sequence[str], *, with_raw: bool) -> dict[str, Model]:
+        """Return the models that exist among the exact ids, removed ones too, disabled providers' not."""
+        ...
+
+    async def list_models(
+        self,
+        *,
+        revision: int,
+        provider_id: str | None,
+        after_id: str,
+        offset: int,
+        limit: int,
+        show_removed: bool,
+        with_raw: bool,
+    ) -> list[Model]:
+        """Return models by id, after ``after_id``, as they were at ``revision`` (at most the snapshot's)."""
+        ...
+
+    async def count_models(self, *, provider_id: str | None, show_removed: bool) -> int:
+        """Return how many models a listing has in all, now."""
+        ...
+
+    async def find_near_model_ids(self, model_id: str) -> list[str]:
+        """Return up to ten listed ids that look like this one, nearest first."""
+        ...
+
+    async def get_canonical_id(self, model_id: str) -> tuple[bool, str | None]:
+        """Return whether the id is a served or canonical one, and its canonical id where known."""
+        ...
+
+    async def list_benchmarks(self, canonical_id: str) -> list[Benchmark]:
+        """Return the published results of a canonical model by name, version, dataset, metric, harness, variant."""
+        ...
+
+    async def get_provider(self, provider_id: str) -> Provider | None:
+        """Return a provider, also a disabled or removed one."""
+        ...
+
+    async def list_providers(self, *, revision: int, after_id: str, limit: int, show_removed: bool) -> list[Provider]:
+        """Return providers by id, after ``after_id``, as they were at ``revision``."""
+        ...
+
+    async def count_providers(self, *, revision: int, show_removed: bool) -> int:
+        """Return how many providers a listing has in all."""
+        ...
+
+    async def find_near_provider_ids(self, provider_id: str) -> list[str]:
+        """Return up to ten listed ids that look like this one, nearest first."""
+        ...
+
+    async def get_counts(self) -> CatalogCounts:
+        """Return what the catalog holds."""
+        ...
+
+
+class CatalogStore(Protocol):
+    """Reads of the catalog."""
+
+    def snapshot(self) -> AbstractAsyncContextManager[CatalogSnapshot]:
+        """Open a consistent view; it holds a connection until it is closed."""
+        ...
+
+    async def get_schema_version(self) -> int:
+        """Return the number of the newest migration in the database."""
+        ...
+
+
+#: Encodes a record as the contract's ``Model`` without what is known only on reading.
+MessageEncoder = Callable[[ModelRecord], bytes]
+
+
+class RefreshOwnership(Protocol):
+    """The right to run a refresh: at most one exists in the cluster, and it dies with its holder's connection."""
+
+    async def release(self) -> None:
+        """Give it back. Safe to call twice and after the connection is gone."""
+        ...
+
+
+class RefreshStore(Protocol):
+    """History, events and writes of refreshes."""
+
+    async def try_own(self) -> RefreshOwnership | None:
+        """Return the ownership, or ``None`` while another run holds it."""
+        ...
+
+    async def create(self, refresh_id: UUID, request: RefreshRequest) -> Refresh:
+        """Write an accepted run and its first STATE event. Needs the ownership."""
+        ...
+
+    async def record(
+        self,
+        refresh: Refresh,
+        kind: EventKind,
+        *,
+        done: int = 0,
+        total: int | None = None,
+        message: str = "",
+    ) -> Refresh:
+        """Write the run as it is now with an event, in one transaction, and return it as stored.
+
+        Raises:
+            OwnerLostError: the run is over already.
+        """
+        ...
+
+    async def get_known_state(self, provider_id: str | None) -> KnownState:
+        """Return the content hashes of what the catalog holds; with ``provider_id`` only that provider's models."""
+        ...
+
+    async def get_catalog_state(self) -> CatalogState:
+        """Return the current revision and source."""
+        ...
+
+    async def apply(
+        self,
+        refresh: Refresh,
+        difference: Difference,
+        payload: Payload,
+        *,
+        progress: Progress,
+        message: str,
+    ) -> Refresh:
+        """Write the difference, the run's end and its TERMINAL event in one transaction; return the run as stored.
+
+        The revision rises by one if the difference is not empty. ``refresh`` comes in its final state; base and result
+        revision are filled in here.
+
+        Raises:
+            OwnerLostError: the run is over already; nothing was written.
+        """
+        ...
+
+    async def finish_not_modified(self, refresh: Refresh, *, message: str) -> Refresh:
+        """Write that upstream still says what it said, the run's end and its TERMINAL event, in one transaction."""
+        ...
+
+    async def get(self, refresh_id: UUID) -> Refresh | None:
+        """Return one run."""
+        ...
+
+    async def get_by_request_id(self, request_id: UUID) -> Refresh | None:
+        """Return the run that a request id stands for."""
+        ...
+
+    async def get_active(self) -> Refresh | None:
+        """Return the run under way."""
+        ...
+
+    async def get_last_finished(self, *, only_success: bool) -> Refresh | None:
+        """Return the newest run that is over."""
+        ...
+
+    async def list_refreshes(self, *, before: tuple[datetime, UUID] | None, limit: int) -> list[Refresh]:
+        """Return runs newest first, those that started before ``before``."""
+        ...
+
+    async def get_last_event_id(self) -> int:
+        """Return the id of the newest event, 0 when there is none."""
+        ...
+
+    async def get_terminal_event_id(self, refresh_id: UUID) -> int | None:
+        """Return the id of the event that ended a run, ``None`` while it is not over."""
+        ...
+
+    async def get_event_at(self, event_id: int, refresh_id: UUID | None) -> RefreshEvent | None:
+        """Return the newest event at or before ``event_id``, of one run or of all."""
+        ...
+
+    async def list_events(self, after_id: int, refresh_id: UUID | None, limit: int) -> list[RefreshEvent]:
+        """Return events after ``after_id`` in commit order, of one run or of all."""
+        ...
+
+
+class SharedCache(Protocol):
+    """A cache that all processes share. It never raises: what it holds can always be had again."""
+
+    @property
+    def available(self) -> bool:
+        """Whether it answered when it was last asked."""
+        ...
+
+    async def get(self, key: str) -> bytes | None:
+        """Return the value, ``None`` when there is none or nobody to ask."""
+        ...
+
+    async def set(self, key: str, value: bytes, *, ttl_s: int) -> None:
+        """Store the value for ``ttl_s`` seconds, if there is somebody to ask."""
+        ...

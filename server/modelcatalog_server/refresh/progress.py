@@ -1,0 +1,35 @@
+"""Progress of long steps, written at most so often however fast it is reported."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+from modelcatalog_server.domain.ports import Progress
+
+Report = Callable[[int, int | None], Awaitable[None]]
+
+
+@asynccontextmanager
+async def throttled(report: Report, *, interval_s: float = 0.5) -> AsyncIterator[Progress]:
+    """Yield a callback that is free to call; ``report`` gets the newest figures once per ``interval_s``."""
+    latest: list[tuple[int, int | None]] = []
+
+    async def flush() -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            if latest:
+                await report(*latest.pop())
+                latest.clear()
+
+    def progress(done: int, total: int | None) -> None:
+        latest[:] = [(done, total)]
+
+    task = asyncio.create_task(flush(), name="refresh-progress")
+    try:
+        yield progress
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

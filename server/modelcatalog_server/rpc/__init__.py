@@ -1,0 +1,1 @@
+"""gRPC: servicers, the interceptor, messages and the error table. With the client the only package that knows grpc."""

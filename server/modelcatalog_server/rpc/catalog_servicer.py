@@ -1,0 +1,171 @@
+"""``ModelCatalog``: each RPC takes its request apart, asks the reader, and puts the response together."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from importlib.metadata import version
+
+from modelcatalog.v1 import model_catalog_service_pb2 as pb
+from modelcatalog.v1 import model_catalog_service_pb2_grpc as pb_grpc
+from modelcatalog_server.catalog.reader import CatalogReader, ModelQuery, ProviderQuery, model_etag, page_etag
+from modelcatalog_server.domain.errors import NotImplementedYetError
+from modelcatalog_server.domain.ports import CatalogState
+from modelcatalog_server.refresh.service import RefreshService
+from modelcatalog_server.rpc.context import Context
+from modelcatalog_server.rpc.model_messages import ModelShape, to_benchmark, to_provider, to_timestamp
+from modelcatalog_server.rpc.reading import announce, at_least
+from modelcatalog_server.rpc.refresh_messages import to_duration
+
+
+class CatalogServicer(pb_grpc.ModelCatalogServicer):
+    """Reads of the catalog."""
+
+    def __init__(self, reader: CatalogReader, refreshes: RefreshService) -> None:
+        self._reader = reader
+        self._refreshes = refreshes
+        self._version = version("modelcatalog")
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        """One model by exact id."""
+        shape = ModelShape(request.view, request.read_mask)
+        read = await self._reader.get_model(request.model_id, with_raw=shape.with_raw, at_least=at_least(context))
+        announce(context, read.state)
+        if request.if_none_match and request.if_none_match == model_etag(read.value):
+            return pb.GetModelResponse(not_modified=True, catalog_revision=read.state.revision)
+        return pb.GetModelResponse(model=shape.to_model(read.value), catalog_revision=read.state.revision)
+
+    async def BatchGetModels(self, request: pb.BatchGetModelsRequest, context: Context) -> pb.BatchGetModelsResponse:
+        """Up to 100 models by exact id."""
+        shape = ModelShape(request.view, request.read_mask)
+        read = await self._reader.get_models(request.model_ids, with_raw=shape.with_raw, at_least=at_least(context))
+        announce(context, read.state)
+        return pb.BatchGetModelsResponse(
+            models=shape.to_models(read.value[id_] for id_ in request.model_ids if id_ in read.value),
+            missing_model_ids=[id_ for id_ in request.model_ids if id_ not in read.value],
+            catalog_revision=read.state.revision,
+        )
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        """Models, page by page, by id."""
+        _refuse(filter=request.filter, order_by=request.order_by)
+        shape = ModelShape(request.view, request.read_mask)
+        query = ModelQuery(
+            provider_id=request.provider_id or None,
+            page_size=request.page_size,
+            page_token=request.page_token,
+            page=request.page,
+            show_removed=request.show_removed,
+            with_raw=shape.with_raw,
+        )
+        read = await self._reader.list_models(query, at_least=at_least(context))
+        announce(context, read.state)
+        page = read.value
+        etag = page_etag(page)
+        if request.if_none_match and request.if_none_match == etag:
+            return pb.ListModelsResponse(not_modified=True, etag=etag, catalog_revision=page.revision)
+        return pb.ListModelsResponse(
+            models=shape.to_models(page.items),
+            next_page_token=page.next_token,
+            total_size=page.total,
+            catalog_revision=page.revision,
+            etag=etag,
+        )
+
+    async def ListModelBenchmarks(
+        self, request: pb.ListModelBenchmarksRequest, context: Context
+    ) -> pb.ListModelBenchmarksResponse:
+        """Published results of the canonical model behind a model."""
+        read = await self._reader.list_benchmarks(request.model_id, at_least=at_least(context))
+        announce(context, read.state)
+        return pb.ListModelBenchmarksResponse(
+            benchmarks=[to_benchmark(benchmark) for benchmark in read.value.items],
+            canonical_id=read.value.canonical_id or "",
+            catalog_revision=read.state.revision,
+        )
+
+    async def ListProviders(self, request: pb.ListProvidersRequest, context: Context) -> pb.ListProvidersResponse:
+        """Providers, page by page, by id."""
+        _refuse(filter=request.filter, order_by=request.order_by)
+        query = ProviderQuery(
+            page_size=request.page_size, page_token=request.page_token, show_removed=request.show_removed
+        )
+        read = await self._reader.list_providers(query, at_least=at_least(context))
+        announce(context, read.state)
+        page = read.value
+        return pb.ListProvidersResponse(
+            providers=[to_provider(provider) for provider in page.items],
+            next_page_token=page.next_token,
+            total_size=page.total,
+            catalog_revision=page.revision,
+        )
+
+    async def GetProvider(self, request: pb.GetProviderRequest, context: Context) -> pb.GetProviderResponse:
+        """One provider."""
+        read = await self._reader.get_provider(request.provider_id, at_least=at_least(context))
+        announce(context, read.state)
+        return pb.GetProviderResponse(provider=to_provider(read.value), catalog_revision=read.state.revision)
+
+    async def GetCatalogInfo(self, request: pb.GetCatalogInfoRequest, context: Context) -> pb.GetCatalogInfoResponse:
+        """What the catalog holds and how fresh it is."""
+        read = await self._reader.get_info(at_least=at_least(context))
+        announce(context, read.state)
+        age, stale = self._refreshes.get_age(read.state)
+        counts = read.value.counts
+        response = _to_info(read.state, age, stale=stale)
+        response.counts.CopyFrom(
+            pb.CatalogCounts(
+                providers=counts.providers,
+                models=counts.models,
+                enabled_models=counts.enabled_models,
+                removed_models=counts.removed_models,
+                canonical_models=counts.canonical_models,
+                benchmarks=counts.benchmarks,
+            )
+        )
+        response.schema_version = read.value.schema_version
+        response.server_version = self._version
+        return response
+
+    async def SearchModels(self, request: pb.SearchModelsRequest, context: Context) -> pb.SearchModelsResponse:
+        """Not there yet."""
+        raise _not_yet("SearchModels")
+
+    async def CompareModels(self, request: pb.CompareModelsRequest, context: Context) -> pb.CompareModelsResponse:
+        """Not there yet."""
+        raise _not_yet("CompareModels")
+
+    async def ResolveModel(self, request: pb.ResolveModelRequest, context: Context) -> pb.ResolveModelResponse:
+        """Not there yet."""
+        raise _not_yet("ResolveModel")
+
+    async def ListModelOffers(self, request: pb.ListModelOffersRequest, context: Context) -> pb.ListModelOffersResponse:
+        """Not there yet."""
+        raise _not_yet("ListModelOffers")
+
+    async def ListModelFacets(self, request: pb.ListModelFacetsRequest, context: Context) -> pb.ListModelFacetsResponse:
+        """Not there yet."""
+        raise _not_yet("ListModelFacets")
+
+
+def _to_info(state: CatalogState, age: timedelta | None, *, stale: bool) -> pb.GetCatalogInfoResponse:
+    return pb.GetCatalogInfoResponse(
+        catalog_revision=state.revision,
+        checked_time=to_timestamp(state.checked_at),
+        changed_time=to_timestamp(state.changed_at),
+        age=to_duration(age),
+        stale=stale,
+        upstream_url=state.source_url or "",
+        upstream_etag=state.source_etag or "",
+        upstream_snapshot=state.source_snapshot or "",
+    )
+
+
+def _refuse(**arguments: str) -> None:
+    """Refuse arguments that are not there yet: an ignored filter would be a wrong answer."""
+    for name, value in arguments.items():
+        if value:
+            raise NotImplementedYetError(f"this version of the service does not take {name} yet: leave it empty")
+
+
+def _not_yet(rpc: str) -> NotImplementedYetError:
+    return NotImplementedYetError(f"this version of the service does not have {rpc} yet")

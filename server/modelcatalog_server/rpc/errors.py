@@ -1,0 +1,108 @@
+"""The one table from the domain's errors to (status code, reason), and how an error is sent.
+
+Nothing but what the domain wrote for callers leaves the process: no driver text, no traceback, no address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc import StatusCode
+
+from modelcatalog_server.domain import errors
+from modelcatalog_server.rpc.context import Context
+
+DOMAIN = "modelcatalog"
+STATUS_DETAILS = "grpc-status-details-bin"
+
+#: The most specific class that an error is an instance of decides.
+TABLE: dict[type[errors.CatalogError], tuple[StatusCode, str]] = {
+    errors.InvalidQueryError: (StatusCode.INVALID_ARGUMENT, "INVALID_QUERY"),
+    errors.InvalidModelIdError: (StatusCode.INVALID_ARGUMENT, "INVALID_MODEL_ID"),
+    errors.TooManyIdsError: (StatusCode.INVALID_ARGUMENT, "TOO_MANY_IDS"),
+    errors.InvalidFieldMaskError: (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD_MASK"),
+    errors.InvalidPageTokenError: (StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"),
+    errors.InvalidResumeTokenError: (StatusCode.INVALID_ARGUMENT, "INVALID_RESUME_TOKEN"),
+    errors.PageTokenExpiredError: (StatusCode.OUT_OF_RANGE, "PAGE_TOKEN_EXPIRED"),
+    errors.ResumeTokenExpiredError: (StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED"),
+    errors.ModelNotFoundError: (StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
+    errors.ProviderNotFoundError: (StatusCode.NOT_FOUND, "PROVIDER_NOT_FOUND"),
+    errors.RefreshNotFoundError: (StatusCode.NOT_FOUND, "REFRESH_NOT_FOUND"),
+    errors.RequestIdReusedError: (StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"),
+    errors.DatabaseUnavailableError: (StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"),
+    errors.CatalogNotReadyError: (StatusCode.UNAVAILABLE, "CATALOG_NOT_READY"),
+    errors.ServerDrainingError: (StatusCode.UNAVAILABLE, "SERVER_DRAINING"),
+    errors.RevisionNotAvailableError: (StatusCode.UNAVAILABLE, "REVISION_NOT_AVAILABLE"),
+    errors.SlowConsumerError: (StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER"),
+    errors.TooManyStreamsError: (StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"),
+    errors.DeadlineError: (StatusCode.DEADLINE_EXCEEDED, "DEADLINE"),
+    errors.NotImplementedYetError: (StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED"),
+}
+
+INTERNAL = (StatusCode.INTERNAL, "INTERNAL")
+INTERNAL_MESSAGE = "a fault of the service; the x-request-id trailer finds it in the log"
+
+# Codes of the reasons that only a Refresh carries.
+_REFRESH_CODES = {
+    "UPSTREAM_UNAVAILABLE": StatusCode.UNAVAILABLE,
+    "UPSTREAM_INVALID": StatusCode.FAILED_PRECONDITION,
+    "GATE_REFUSED": StatusCode.FAILED_PRECONDITION,
+    "OWNER_LOST": StatusCode.ABORTED,
+    "REFRESH_CANCELLED": StatusCode.CANCELLED,
+    "DATABASE_UNAVAILABLE": StatusCode.UNAVAILABLE,
+}
+
+# Error trailers above 8 KiB fail at random on their way, and details travel beside the message.
+_MAX_MESSAGE = 1500
+
+
+def code_and_reason(error: BaseException) -> tuple[StatusCode, str]:
+    """Return what an error is to a caller."""
+    for cls in type(error).__mro__:
+        if cls in TABLE:
+            return TABLE[cls]
+    return INTERNAL
+
+
+def code_of_reason(reason: str) -> int:
+    """Return the number of the status code that a reason in ``Refresh.error`` comes with."""
+    number: int = _REFRESH_CODES.get(reason, StatusCode.INTERNAL).value[0]
+    return number
+
+
+def to_status(error: BaseException) -> tuple[StatusCode, status_pb2.Status]:
+    """Return the status of an error with its details."""
+    code, reason = code_and_reason(error)
+    message = str(error)[:_MAX_MESSAGE] if code is not StatusCode.INTERNAL else INTERNAL_MESSAGE
+    status = status_pb2.Status(code=code.value[0], message=message)
+    status.details.extend(_pack(_details(error, reason)))
+    return code, status
+
+
+async def abort(context: Context, error: BaseException) -> None:
+    """End the call with an error. Raises, as ``context.abort`` does."""
+    code, status = to_status(error)
+    trailers = (*context.trailing_metadata(), (STATUS_DETAILS, status.SerializeToString()))
+    await context.abort(code, status.message, trailers)
+
+
+def _details(error: BaseException, reason: str) -> Iterable[Message]:
+    metadata: dict[str, str] = {}
+    if isinstance(error, errors.NotFoundError) and error.candidates:
+        metadata["candidates"] = ",".join(error.candidates)
+    yield error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
+    if isinstance(error, errors.InvalidArgumentError):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=error.message[:_MAX_MESSAGE]
+        )
+        yield error_details_pb2.BadRequest(field_violations=[violation])
+
+
+def _pack(details: Iterable[Message]) -> Iterable[any_pb2.Any]:
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        yield packed

@@ -1,0 +1,127 @@
+"""The outermost layer of every call: a request id, a bound on its time, the error table, one log line.
+
+One coroutine per call and no nesting: what is here is on the hot path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import structlog
+
+from modelcatalog_server.domain.errors import CatalogError, DeadlineError, ServerDrainingError
+from modelcatalog_server.rpc.context import Context
+from modelcatalog_server.rpc.errors import abort, code_and_reason
+
+_log = structlog.get_logger(__name__)
+
+#: Bound of a unary call whose caller set none, or a longer one. Seconds.
+MAX_CALL_S = 30.0
+
+# Answered by grpc's own servicers, which speak no ErrorInfo.
+_FOREIGN = ("/grpc.health.", "/grpc.reflection.")
+
+_Handler = Callable[[Any, Context], Awaitable[Any]]
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps each of the service's own handlers, and knows the streams that are open."""
+
+    def __init__(self) -> None:
+        self._streams: set[asyncio.Task[Any]] = set()
+
+    async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return the handler wrapped; an unknown method has none, and that is passed on."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        codec = handler.request_deserializer, handler.response_serializer
+        if handler.unary_stream is not None:
+            # Health.Watch too: it never ends by itself, and stopping waits for every open stream.
+            return grpc.unary_stream_rpc_method_handler(_guarded(method, self._known(handler.unary_stream)), *codec)
+        if handler.unary_unary is not None and not method.startswith(_FOREIGN):
+            return grpc.unary_unary_rpc_method_handler(_bounded(method, handler.unary_unary), *codec)
+        return handler
+
+    def end_streams(self) -> None:
+        """End every open stream with SERVER_DRAINING."""
+        for task in self._streams:
+            task.cancel()
+
+    def _known(self, handle: _Handler) -> _Handler:
+        async def handle_stream(request: Any, context: Context) -> Any:
+            task = asyncio.current_task()
+            assert task is not None, "a handler runs in a task"  # noqa: S101 - a broken invariant, not a check
+            self._streams.add(task)
+            try:
+                return await handle(request, context)
+            finally:
+                self._streams.discard(task)
+
+        return handle_stream
+
+
+def _bounded(method: str, handle: _Handler) -> _Handler:
+    """Return a unary handler that ends within the caller's time and within ours."""
+
+    async def handle_in_time(request: Any, context: Context) -> Any:
+        try:
+            async with asyncio.timeout(remaining_time(context)):
+                return await handle(request, context)
+        except TimeoutError as error:
+            raise DeadlineError("the call's time was over") from error
+
+    return _guarded(method, handle_in_time)
+
+
+def _guarded(method: str, handle: _Handler) -> _Handler:
+    """Return a handler whose errors are those of the table, with a request id in the trailer and a line in the log."""
+
+    async def handle_guarded(request: Any, context: Context) -> Any:
+        request_id = uuid4().hex
+        context.set_trailing_metadata((("x-request-id", request_id),))
+        started = time.perf_counter()
+        failure: BaseException | None = None
+        try:
+            return await handle(request, context)
+        except asyncio.CancelledError as error:
+            failure = error
+            if context.cancelled():
+                raise
+            # Not the caller's doing: without a status the caller would hang to its deadline.
+            await abort(context, ServerDrainingError("this server is shutting down"))
+        except grpc.aio.AbortError as error:
+            failure = error
+            raise
+        except Exception as error:
+            failure = error
+            await abort(context, error)
+        finally:
+            _log_call(method, request_id, time.perf_counter() - started, failure)
+
+    return handle_guarded
+
+
+def remaining_time(context: Context) -> float:
+    """Return how many seconds this call may still take."""
+    remaining = context.time_remaining()
+    return MAX_CALL_S if remaining is None else min(remaining, MAX_CALL_S)
+
+
+def _log_call(method: str, request_id: str, duration_s: float, failure: BaseException | None) -> None:
+    fields = {"method": method, "request_id": request_id, "duration_ms": round(duration_s * 1000, 3)}
+    if failure is None:
+        _log.debug("call", code="OK", **fields)
+    elif isinstance(failure, CatalogError):
+        code, reason = code_and_reason(failure)
+        _log.info("call", code=code.name, reason=reason, **fields)
+    elif isinstance(failure, asyncio.CancelledError | grpc.aio.AbortError):
+        _log.info("call", code="CANCELLED", **fields)
+    else:
+        _log.error("call failed on a fault of the service", code="INTERNAL", exc_info=failure, **fields)

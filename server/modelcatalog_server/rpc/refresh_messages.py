@@ -1,0 +1,90 @@
+"""Refreshes as the contract's messages."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from google.protobuf import any_pb2
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+
+from modelcatalog.v1 import refresh_pb2
+from modelcatalog_server.domain.refresh import EventKind, Phase, Refresh, RefreshFailure, RefreshType
+from modelcatalog_server.refresh.feed import Notice
+from modelcatalog_server.rpc.errors import DOMAIN, code_of_reason
+from modelcatalog_server.rpc.model_messages import to_timestamp
+
+_PHASES = {phase: refresh_pb2.RefreshStatus.Phase.Value(f"PHASE_{phase}") for phase in Phase}
+_KINDS = {kind: refresh_pb2.RefreshStatus.Kind.Value(f"KIND_{kind}") for kind in EventKind}
+
+
+def to_refresh_type(value: refresh_pb2.Refresh.Type.ValueType) -> RefreshType:
+    """Return the type that was asked for; unspecified means incremental."""
+    return RefreshType.FULL if value == refresh_pb2.Refresh.TYPE_FULL else RefreshType.INCREMENTAL
+
+
+def to_duration(value: timedelta | None) -> Duration | None:
+    """Return a duration, unset when there is none."""
+    if value is None:
+        return None
+    duration = Duration()
+    duration.FromTimedelta(value)
+    return duration
+
+
+def to_refresh(refresh: Refresh, now: datetime) -> refresh_pb2.Refresh:
+    """Return a run as of ``now``."""
+    request, counts = refresh.request, refresh.counts
+    return refresh_pb2.Refresh(
+        id=str(refresh.id),
+        state=refresh_pb2.Refresh.State.Value(f"STATE_{refresh.state}"),
+        type=refresh_pb2.Refresh.Type.Value(f"TYPE_{request.type}"),
+        provider_id=request.provider_id or "",
+        trigger=refresh_pb2.Refresh.Trigger.Value(f"TRIGGER_{request.trigger}"),
+        requested_by=request.requested_by or "",
+        counts=refresh_pb2.RefreshCounts(
+            seen=counts.seen,
+            added=counts.added,
+            changed=counts.changed,
+            removed=counts.removed,
+            revived=counts.revived,
+            unchanged=counts.unchanged,
+            quarantined=counts.quarantined,
+        ),
+        attempt=refresh.attempt,
+        error=to_status(refresh.failure) if refresh.failure else None,
+        warnings=refresh.warnings,
+        start_time=to_timestamp(refresh.started_at),
+        end_time=to_timestamp(refresh.completed_at),
+        duration=to_duration(max((refresh.completed_at or now) - refresh.started_at, timedelta(0))),
+        base_revision=refresh.base_revision,
+        result_revision=refresh.result_revision,
+        not_modified=refresh.not_modified,
+    )
+
+
+def to_status(failure: RefreshFailure) -> status_pb2.Status:
+    """Return why a run ended badly, with its reason as ErrorInfo."""
+    detail = any_pb2.Any()
+    detail.Pack(
+        error_details_pb2.ErrorInfo(reason=failure.reason, domain=DOMAIN, metadata=dict(failure.metadata)),
+    )
+    return status_pb2.Status(code=code_of_reason(failure.reason), message=failure.message, details=[detail])
+
+
+def to_refresh_status(notice: Notice, now: datetime) -> refresh_pb2.RefreshStatus:
+    """Return one message of a watch."""
+    message = refresh_pb2.RefreshStatus(
+        sequence=notice.sequence,
+        kind=_KINDS[notice.kind],
+        phase=_PHASES[notice.phase] if notice.phase else refresh_pb2.RefreshStatus.PHASE_UNSPECIFIED,
+        done=notice.done,
+        total=notice.total,
+        message=notice.message,
+        event_time=to_timestamp(notice.happened_at or now),
+        resume_token=notice.resume_token,
+    )
+    if notice.refresh is not None:
+        message.refresh_id = str(notice.refresh.id)
+        message.refresh.CopyFrom(to_refresh(notice.refresh, now))
+    return message

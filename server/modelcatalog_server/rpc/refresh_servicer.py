@@ -1,0 +1,164 @@
+"""``RefreshService``: start runs, ask about them, follow them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+from google.protobuf.duration_pb2 import Duration
+
+from modelcatalog.v1 import refresh_pb2
+from modelcatalog.v1 import refresh_service_pb2 as pb
+from modelcatalog.v1 import refresh_service_pb2_grpc as pb_grpc
+from modelcatalog_server.catalog.reader import (
+    DEFAULT_PAGE_SIZE,
+    MAX_PAGE_SIZE,
+    CatalogReader,
+    check_provider_id,
+)
+from modelcatalog_server.domain.errors import (
+    InvalidPageTokenError,
+    InvalidQueryError,
+    NotImplementedYetError,
+    PageTokenExpiredError,
+)
+from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, Trigger
+from modelcatalog_server.refresh.feed import RefreshFeed
+from modelcatalog_server.refresh.service import RefreshService
+from modelcatalog_server.rpc.context import Context
+from modelcatalog_server.rpc.reading import announce
+from modelcatalog_server.rpc.refresh_messages import to_duration, to_refresh, to_refresh_status, to_refresh_type
+from modelcatalog_server.tokens import ExpiredTokenError, InvalidTokenError, TokenSealer
+
+HEARTBEAT_S = 15.0
+MIN_HEARTBEAT_S = 5.0
+MAX_HEARTBEAT_S = 60.0
+
+
+class RefreshServicer(pb_grpc.RefreshServiceServicer):
+    """Keeping the catalog fresh."""
+
+    def __init__(
+        self,
+        refreshes: RefreshService,
+        feed: RefreshFeed,
+        reader: CatalogReader,
+        page_tokens: TokenSealer,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._refreshes = refreshes
+        self._feed = feed
+        self._reader = reader
+        self._page_tokens = page_tokens
+        self._now = now
+
+    async def StartRefresh(self, request: pb.StartRefreshRequest, context: Context) -> pb.StartRefreshResponse:
+        """Start a run in the background, or join the one under way."""
+        if request.override_gate:
+            raise NotImplementedYetError("this version of the service has no gates to override yet")
+        if request.provider_id:
+            check_provider_id("provider_id", request.provider_id)
+            await self._reader.get_provider(request.provider_id)
+        refresh, already_running = await self._refreshes.start(
+            RefreshRequest(
+                type=to_refresh_type(request.type),
+                trigger=Trigger.MANUAL,
+                provider_id=request.provider_id or None,
+                request_id=_to_uuid("request_id", request.request_id) if request.request_id else None,
+                force=request.force,
+                validate_only=request.validate_only,
+            )
+        )
+        return pb.StartRefreshResponse(
+            refresh=self._to_refresh(refresh),
+            already_running=already_running,
+            catalog_revision=await self._announce_revision(context),
+        )
+
+    async def GetRefreshStatus(
+        self, request: pb.GetRefreshStatusRequest, context: Context
+    ) -> pb.GetRefreshStatusResponse:
+        """How fresh the catalog is and what is going on."""
+        overview = await self._refreshes.get_overview()
+        announce(context, overview.state)
+        return pb.GetRefreshStatusResponse(
+            running=self._to_refresh(overview.running) if overview.running else None,
+            last_finished=self._to_refresh(overview.last_finished) if overview.last_finished else None,
+            last_success=self._to_refresh(overview.last_success) if overview.last_success else None,
+            age=to_duration(overview.age),
+            stale=overview.stale,
+            catalog_revision=overview.state.revision,
+        )
+
+    async def GetRefresh(self, request: pb.GetRefreshRequest, context: Context) -> pb.GetRefreshResponse:
+        """One run."""
+        refresh = await self._refreshes.get(_to_uuid("refresh_id", request.refresh_id))
+        return pb.GetRefreshResponse(
+            refresh=self._to_refresh(refresh), catalog_revision=await self._announce_revision(context)
+        )
+
+    async def ListRefreshes(self, request: pb.ListRefreshesRequest, context: Context) -> pb.ListRefreshesResponse:
+        """Runs, newest first."""
+        if request.filter:
+            raise NotImplementedYetError("this version of the service does not take filter yet: leave it empty")
+        if request.page_size < 0:
+            raise InvalidQueryError("page_size", f"must not be negative, got {request.page_size}")
+        size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        before = self._unseal(request.page_token) if request.page_token else None
+        refreshes = await self._refreshes.list_refreshes(before=before, limit=size + 1)
+        token = self._seal(refreshes[size - 1]) if len(refreshes) > size else ""
+        return pb.ListRefreshesResponse(
+            refreshes=[self._to_refresh(refresh) for refresh in refreshes[:size]],
+            next_page_token=token,
+            catalog_revision=await self._announce_revision(context),
+        )
+
+    async def CancelRefresh(self, request: pb.CancelRefreshRequest, context: Context) -> pb.CancelRefreshResponse:
+        """Not there yet."""
+        raise NotImplementedYetError("this version of the service does not have CancelRefresh yet")
+
+    async def WatchRefreshStatus(  # type: ignore[override] # a coroutine that writes, which the stubs do not know
+        self, request: pb.WatchRefreshStatusRequest, context: Context
+    ) -> None:
+        """Follow one run or all of them. Writes by itself: generators are never closed by grpc.aio."""
+        refresh_id = _to_uuid("refresh_id", request.refresh_id) if request.refresh_id else None
+        heartbeat_s = (
+            _to_heartbeat(request.heartbeat_interval) if request.HasField("heartbeat_interval") else HEARTBEAT_S
+        )
+        async with await self._feed.watch(refresh_id, request.resume_token, heartbeat_s) as watch:
+            while (notice := await watch.next()) is not None:
+                state = await self._reader.get_state()
+                status = to_refresh_status(notice, self._now())
+                await context.write(pb.WatchRefreshStatusResponse(status=status, catalog_revision=state.revision))
+
+    async def _announce_revision(self, context: Context) -> int:
+        state = await self._reader.get_state()
+        announce(context, state)
+        return state.revision
+
+    def _to_refresh(self, refresh: Refresh) -> refresh_pb2.Refresh:
+        return to_refresh(refresh, self._now())
+
+    def _seal(self, refresh: Refresh) -> str:
+        return self._page_tokens.seal([refresh.started_at.isoformat(), str(refresh.id)])
+
+    def _unseal(self, token: str) -> tuple[datetime, UUID]:
+        try:
+            started_at, refresh_id = self._page_tokens.unseal(token)
+            return datetime.fromisoformat(started_at), UUID(refresh_id)
+        except ExpiredTokenError as error:
+            raise PageTokenExpiredError("page_token is older than 24 hours: list again from the first page") from error
+        except (InvalidTokenError, ValueError, TypeError) as error:
+            raise InvalidPageTokenError("page_token", "is not one of this service's tokens") from error
+
+
+def _to_uuid(field: str, text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise InvalidQueryError(field, "must be a UUID" if text else "is required") from error
+
+
+def _to_heartbeat(interval: Duration) -> float:
+    return min(max(interval.seconds + interval.nanos / 1e9, MIN_HEARTBEAT_S), MAX_HEARTBEAT_S)

@@ -1,0 +1,103 @@
+"""The gRPC server: the three services, health and reflection, on one address."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from modelcatalog.v1 import catalog_admin_service_pb2, model_catalog_service_pb2, refresh_service_pb2
+from modelcatalog.v1.catalog_admin_service_pb2_grpc import add_CatalogAdminServicer_to_server
+from modelcatalog.v1.model_catalog_service_pb2_grpc import add_ModelCatalogServicer_to_server
+from modelcatalog.v1.refresh_service_pb2_grpc import add_RefreshServiceServicer_to_server
+from modelcatalog_server.domain.errors import StartupError
+from modelcatalog_server.rpc.admin_servicer import AdminServicer
+from modelcatalog_server.rpc.catalog_servicer import CatalogServicer
+from modelcatalog_server.rpc.interceptor import CallInterceptor
+from modelcatalog_server.rpc.refresh_servicer import RefreshServicer
+
+_log = structlog.get_logger(__name__)
+
+SERVICES = (
+    model_catalog_service_pb2.DESCRIPTOR.services_by_name["ModelCatalog"].full_name,
+    refresh_service_pb2.DESCRIPTOR.services_by_name["RefreshService"].full_name,
+    catalog_admin_service_pb2.DESCRIPTOR.services_by_name["CatalogAdmin"].full_name,
+)
+
+_OPTIONS = (
+    # Two servers on one port would share its calls without anybody having asked for it.
+    ("grpc.so_reuseport", 0),
+    # Below the clients' interval of 30 s: a watch that is idle must not die of "too many pings".
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.max_receive_message_length", 1024 * 1024),
+)
+
+
+class RpcServer:
+    """Listens from ``start`` on; ``drain`` ends it politely.
+
+    Health is NOT_SERVING until ``set_serving(True)``.
+    """
+
+    def __init__(
+        self,
+        listen: str,
+        *,
+        catalog: CatalogServicer,
+        refresh: RefreshServicer,
+        admin: AdminServicer,
+        with_reflection: bool,
+    ) -> None:
+        self._listen = listen
+        self._catalog = catalog
+        self._refresh = refresh
+        self._admin = admin
+        self._with_reflection = with_reflection
+        self._health = health.aio.HealthServicer()
+        self._calls = CallInterceptor()
+        self._server: grpc.aio.Server | None = None
+        self.address = listen
+
+    async def start(self) -> Self:
+        """Bind and listen.
+
+        Raises:
+            StartupError: the address cannot be bound.
+        """
+        server = grpc.aio.server(interceptors=(self._calls,), options=_OPTIONS)
+        add_ModelCatalogServicer_to_server(self._catalog, server)
+        add_RefreshServiceServicer_to_server(self._refresh, server)
+        add_CatalogAdminServicer_to_server(self._admin, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._with_reflection:
+            reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        await self.set_serving(False)
+        try:
+            port = server.add_insecure_port(self._listen)
+        except RuntimeError as error:
+            raise StartupError(
+                f"cannot listen on {self._listen}: the address is taken or not ours. Choose another with --listen."
+            ) from error
+        self.address = f"{self._listen.rpartition(':')[0]}:{port}"
+        await server.start()
+        self._server = server
+        return self
+
+    async def set_serving(self, serving: bool) -> None:
+        """Set the health of the server ("") and of each service."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", *SERVICES):
+            await self._health.set(service, status)
+
+    async def drain(self, grace_s: float) -> None:
+        """Turn not ready, end the streams, let unary calls finish, and stop; within ``grace_s`` seconds."""
+        if self._server is None:
+            return
+        await self._health.enter_graceful_shutdown()
+        self._calls.end_streams()
+        await self._server.stop(grace_s)

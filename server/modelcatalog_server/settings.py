@@ -1,0 +1,100 @@
+"""All settings, read once: from flags, then from the environment (prefix ``MODELCATALOG_``), then the defaults here."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from modelcatalog_server.domain.errors import StartupError
+
+PREFIX = "MODELCATALOG_"
+
+
+def _check_address(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ValueError("must be host:port, e.g. 127.0.0.1:50051")
+    return value
+
+
+def _check_loopback(value: str) -> str:
+    host = _check_address(value).rpartition(":")[0].strip("[]")
+    if host not in {"localhost", "::1"} and not host.startswith("127."):
+        raise ValueError("must be a loopback address while callers are not identified, or pass --insecure")
+    return value
+
+
+def _check_upstream(value: str) -> str:
+    if not value.startswith(("https://", "http://", "file://")):
+        raise ValueError("must begin with https://, http:// or file://")
+    return value.rstrip("/") if not value.startswith("file://") else value
+
+
+Address = Annotated[str, AfterValidator(_check_address)]
+
+
+class Settings(BaseSettings):
+    """What a process is told. Secrets do not show in ``repr``."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    listen: Address = Field("127.0.0.1:50051", description="Address of the gRPC server; port 0 takes a free one.")
+    insecure: bool = Field(
+        False, description="Listen on any address although callers are not identified: everybody has every role."
+    )
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL 15 or later, as URL or conninfo. Unset: one of its own, in the data directory."
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="Redis 6.2 or later, or Valkey. Unset: one of its own, in the data directory."
+    )
+    data_dir: Path | None = Field(
+        None,
+        description="Where the own PostgreSQL keeps its data. Unset: /var/lib/modelcatalog for root, else"
+        " ~/.local/share/modelcatalog.",
+    )
+    upstream_url: Annotated[str, AfterValidator(_check_upstream)] = Field(
+        "https://models.dev",
+        description="Where the catalog comes from: a site, or a file:// folder with catalog.json, or api.json and"
+        " models.json.",
+    )
+    offline: bool = Field(False, description="Never ask upstream; an empty database gets the bundled snapshot.")
+    max_age_hours: float = Field(24.0, gt=0, description="The catalog counts as stale beyond this age.")
+    reflection: bool = Field(True, description="Offer gRPC server reflection, which grpcurl lives on.")
+    drain_seconds: float = Field(20.0, gt=0, le=300, description="How long calls may take to finish on SIGTERM.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe lines to log.")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="auto: console on a terminal, else json."
+    )
+
+    @property
+    def max_age(self) -> timedelta:
+        """The catalog counts as stale beyond this age."""
+        return timedelta(hours=self.max_age_hours)
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Return the settings; flags that are ``None`` were not given.
+
+    Raises:
+        StartupError: one line that names every bad value at once.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        settings = Settings(**given)
+        if not settings.insecure:
+            _check_loopback(settings.listen)
+    except ValidationError as error:
+        raise StartupError("bad settings: " + "; ".join(_describe(each) for each in error.errors())) from error
+    except ValueError as error:
+        raise StartupError(f"bad settings: {PREFIX}LISTEN {error}") from error
+    return settings
+
+
+def _describe(error: Any) -> str:
+    name = PREFIX + "_".join(str(part) for part in error["loc"]).upper()
+    return f"{name}: {error['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,195 @@
+"""Reads of the catalog: port ``CatalogStore`` over PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+from psycopg.rows import DictRow
+
+from modelcatalog_server.domain.models import Benchmark, BenchmarkRecord, Model, Provider, ProviderRecord
+from modelcatalog_server.domain.ports import CatalogCounts, CatalogState
+from modelcatalog_server.storage import queries
+from modelcatalog_server.storage.pools import Connection, Pools
+
+_STATE = queries.load("state")
+_MODELS = queries.load("models")
+_PROVIDERS = queries.load("providers")
+
+
+class PostgresCatalog:
+    """Port ``CatalogStore``."""
+
+    def __init__(self, pools: Pools) -> None:
+        self._pools = pools
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[PostgresSnapshot]:
+        """Open a REPEATABLE READ transaction; its first statement reads the revision and so fixes it."""
+        async with self._pools.reading() as connection:
+            yield PostgresSnapshot(connection, await read_state(connection))
+
+    async def get_schema_version(self) -> int:
+        """Return the number of the newest migration in the database."""
+        async with self._pools.reading() as connection:
+            return int((await _fetch_one(connection, _STATE["get_schema_version"]))["version"])
+
+    async def get_token_key(self) -> bytes:
+        """Return the key that seals tokens on every replica."""
+        async with self._pools.reading() as connection:
+            return bytes((await _fetch_one(connection, _STATE["get_token_key"]))["token_key"])
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresSnapshot:
+    """Port ``CatalogSnapshot``: one read transaction."""
+
+    connection: Connection
+    state: CatalogState
+
+    async def get_models(self, model_ids: Sequence[str], *, with_raw: bool) -> dict[str, Model]:
+        """Return the models that exist among the exact ids."""
+        rows = await self._fetch_all(_MODELS["get_models"], model_ids=list(model_ids), with_raw=with_raw)
+        return {row["model_id"]: Model(**row) for row in rows}
+
+    async def list_models(
+        self,
+        *,
+        revision: int,
+        provider_id: str | None,
+        after_id: str,
+        offset: int,
+        limit: int,
+        show_removed: bool,
+        with_raw: bool,
+    ) -> list[Model]:
+        """Return one page by id: from the current rows, or from the versions when the revision is a past one."""
+        statement = "list_models" if provider_id is None else "list_models_of_provider"
+        if revision != self.state.revision:
+            statement = "list_models_at_revision"
+        rows = await self._fetch_all(
+            _MODELS[statement],
+            revision=revision,
+            provider_id=provider_id,
+            after_id=after_id,
+            offset=offset,
+            limit=limit,
+            show_removed=show_removed,
+            with_raw=with_raw,
+        )
+        return [Model(**row) for row in rows]
+
+    async def count_models(self, *, provider_id: str | None, show_removed: bool) -> int:
+        """Return how many models a listing has in all, now."""
+        row = await _fetch_one(
+            self.connection, _MODELS["count_models"], provider_id=provider_id, show_removed=show_removed
+        )
+        return int(row["total"])
+
+    async def find_near_model_ids(self, model_id: str) -> list[str]:
+        """Return up to ten listed ids, nearest first."""
+        return [row["model_id"] for row in await self._fetch_all(_MODELS["find_near_model_ids"], model_id=model_id)]
+
+    async def get_canonical_id(self, model_id: str) -> tuple[bool, str | None]:
+        """Return whether the id is a served or canonical one, and its canonical id where known."""
+        row = await _fetch_one(self.connection, _MODELS["get_canonical_id"], model_id=model_id)
+        return row["found"], row["canonical_id"]
+
+    async def list_benchmarks(self, canonical_id: str) -> list[Benchmark]:
+        """Return the published results of a canonical model."""
+        rows = await self._fetch_all(_MODELS["list_benchmarks"], canonical_id=canonical_id)
+        return [_read_benchmark(row) for row in rows]
+
+    async def get_provider(self, provider_id: str) -> Provider | None:
+        """Return a provider, also a disabled or removed one."""
+        rows = await self._fetch_all(_PROVIDERS["get_provider"], provider_id=provider_id)
+        return _read_provider(rows[0]) if rows else None
+
+    async def list_providers(self, *, revision: int, after_id: str, limit: int, show_removed: bool) -> list[Provider]:
+        """Return one page of providers by id."""
+        rows = await self._fetch_all(
+            _PROVIDERS["list_providers_at_revision"],
+            revision=revision,
+            after_id=after_id,
+            limit=limit,
+            show_removed=show_removed,
+        )
+        return [_read_provider(row) for row in rows]
+
+    async def count_providers(self, *, revision: int, show_removed: bool) -> int:
+        """Return how many providers a listing has in all."""
+        row = await _fetch_one(
+            self.connection,
+            _PROVIDERS["count_providers_at_revision"],
+            revision=revision,
+            show_removed=show_removed,
+        )
+        return int(row["total"])
+
+    async def find_near_provider_ids(self, provider_id: str) -> list[str]:
+        """Return up to ten listed ids, nearest first."""
+        rows = await self._fetch_all(_PROVIDERS["find_near_provider_ids"], provider_id=provider_id)
+        return [row["id"] for row in rows]
+
+    async def get_counts(self) -> CatalogCounts:
+        """Return what the catalog holds."""
+        return CatalogCounts(**await _fetch_one(self.connection, _STATE["get_counts"]))
+
+    async def _fetch_all(self, statement: LiteralString, **parameters: Any) -> list[DictRow]:
+        return await (await self.connection.execute(statement, parameters)).fetchall()
+
+
+async def read_state(connection: Connection) -> CatalogState:
+    """Return the revision that this transaction sees."""
+    return CatalogState(**await _fetch_one(connection, _STATE["get_state"]))
+
+
+async def _fetch_one(connection: Connection, statement: LiteralString, **parameters: Any) -> DictRow:
+    row = await (await connection.execute(statement, parameters)).fetchone()
+    assert row is not None, "the statement always gives one row"  # noqa: S101 - a broken invariant, not a check
+    return row
+
+
+def _read_benchmark(row: DictRow) -> Benchmark:
+    return Benchmark(
+        canonical_id=row["canonical_id"],
+        type=row["benchmark_type"],
+        rank=row["rank"],
+        normalized_score=row["normalized_score"],
+        record=BenchmarkRecord(
+            name=row["benchmark_name"],
+            score=row["score"],
+            score_text=row["score_text"],
+            metric=row["metric"],
+            harness=row["harness"],
+            variant=row["variant"],
+            dataset=row["dataset"],
+            version=row["version"],
+            source=row["source"],
+            date=row["benchmark_date"],
+            raw=row["raw"],
+        ),
+    )
+
+
+def _read_provider(row: DictRow) -> Provider:
+    return Provider(
+        record=ProviderRecord(
+            id=row["id"],
+            name=row["name"],
+            documentation_url=row["documentation_url"],
+            api_base_url=row["api_base_url"],
+            npm_package=row["npm_package"],
+            env_vars=tuple(row["env_vars"]),
+            raw=row["raw"],
+            content_hash=row["content_hash"],
+        ),
+        enabled=row["enabled"],
+        model_count=row["total_models"],
+        enabled_model_count=row["enabled_models"],
+        last_sync_at=row["last_models_sync"],
+        revision=row["revision"],
+        removed_at=row["removed_at"],
+    )

@@ -1,0 +1,57 @@
+"""Hears of new revisions and events: LISTEN on a connection of its own, and a poll as the net under it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Self
+
+import psycopg
+import structlog
+
+from modelcatalog_server.domain.errors import StartupError
+from modelcatalog_server.storage.pools import connect
+
+_log = structlog.get_logger(__name__)
+
+
+class ChangeListener:
+    """Calls ``on_change`` after every notification, after every reconnect, and at least once per ``poll_s``.
+
+    PostgreSQL is the truth and a notification only a nudge: ``on_change`` reads what is new by itself, so one call too
+    many costs a query and one too few is made up for by the poll.
+    """
+
+    def __init__(self, database_url: str, on_change: Callable[[], None], *, poll_s: float = 1.0) -> None:
+        self._database_url = database_url
+        self._on_change = on_change
+        self._poll_s = poll_s
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="change-listener")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except (psycopg.Error, StartupError):
+                _log.warning("lost the connection that listens for changes", retry_in_s=self._poll_s)
+            self._on_change()
+            await asyncio.sleep(self._poll_s)
+
+    async def _listen(self) -> None:
+        async with await connect(self._database_url, timeout_s=5) as connection:
+            await connection.execute("LISTEN modelcatalog")
+            while True:
+                self._on_change()
+                async for _ in connection.notifies(timeout=self._poll_s, stop_after=1):
+                    break

@@ -1,0 +1,136 @@
+"""Connections: one pool for reads, one for writes, and the translation of what goes wrong with them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import AsyncConnection, IsolationLevel
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from modelcatalog_server.domain.errors import DatabaseUnavailableError, DeadlineError, StartupError
+
+Connection = AsyncConnection[DictRow]
+Pool = AsyncConnectionPool[Connection]
+
+_UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed, TooManyRequests)
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Turn the driver's errors into the domain's, without the driver's text: it holds addresses and SQL."""
+    try:
+        yield
+    except psycopg.errors.QueryCanceled as error:
+        raise DeadlineError("the database did not answer in time") from error
+    except _UNAVAILABLE as error:
+        raise DatabaseUnavailableError("the database cannot be reached") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSettings:
+    """Bounds of the pools. Times in seconds."""
+
+    read_size: int = 8
+    write_size: int = 4
+    acquire_timeout_s: float = 5.0
+    connect_timeout_s: int = 5
+    read_timeout_s: float = 5.0
+    write_timeout_s: float = 60.0
+
+
+def describe(database_url: str) -> str:
+    """Return where a DSN points, without credentials, for messages to the operator."""
+    try:
+        parts = conninfo_to_dict(database_url)
+    except psycopg.ProgrammingError:
+        return urlsplit(database_url).scheme + "://…"
+    host, port = parts.get("host") or "localhost", parts.get("port") or "5432"
+    return f"{host}:{port}/{parts.get('dbname') or ''}"
+
+
+async def connect(database_url: str, *, timeout_s: int) -> Connection:
+    """Open one connection outside the pools, in autocommit.
+
+    Raises:
+        StartupError: the database cannot be reached or does not let us in.
+    """
+    try:
+        return await AsyncConnection.connect(
+            database_url,
+            autocommit=True,
+            row_factory=dict_row,
+            connect_timeout=timeout_s,
+            application_name="modelcatalog",
+        )
+    except psycopg.Error as error:
+        reason = " ".join(str(error).split())
+        raise StartupError(
+            f"cannot use the database at {describe(database_url)}: {reason}. Check MODELCATALOG_DATABASE_URL."
+        ) from error
+
+
+class Pools:
+    """The two pools, as one async context manager.
+
+    Reads run in REPEATABLE READ, READ ONLY transactions: all statements of one see the same revision.
+    """
+
+    def __init__(self, database_url: str, settings: PoolSettings | None = None) -> None:
+        self._settings = settings = settings or PoolSettings()
+        self.read = self._make_pool(database_url, "read", settings.read_size, settings.read_timeout_s, _configure_read)
+        self.write = self._make_pool(database_url, "write", settings.write_size, settings.write_timeout_s, None)
+        self._stack = AsyncExitStack()
+
+    def _make_pool(self, url: str, name: str, size: int, statement_timeout_s: float, configure: Any) -> Pool:
+        options = f"-c statement_timeout={int(statement_timeout_s * 1000)} -c timezone=UTC"
+        return AsyncConnectionPool(
+            url,
+            connection_class=AsyncConnection[DictRow],
+            kwargs={
+                "row_factory": dict_row,
+                "connect_timeout": self._settings.connect_timeout_s,
+                "application_name": f"modelcatalog-{name}",
+                "options": options,
+            },
+            configure=configure,
+            min_size=1,
+            max_size=size,
+            timeout=self._settings.acquire_timeout_s,
+            name=name,
+            open=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        async with asyncio.timeout(self._settings.acquire_timeout_s * 2):
+            await asyncio.gather(self.read.open(), self.write.open())
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await asyncio.gather(self.read.close(timeout=2), self.write.close(timeout=2))
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """Yield a connection in a read transaction."""
+        with translate_errors():
+            async with self.read.connection() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[Connection]:
+        """Yield a connection in a write transaction, committed when the block ends well."""
+        with translate_errors():
+            async with self.write.connection() as connection:
+                yield connection
+
+
+async def _configure_read(connection: Connection) -> None:
+    await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+    await connection.set_read_only(True)

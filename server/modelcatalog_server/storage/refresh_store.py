@@ -1,0 +1,361 @@
+"""History, events and writes of refreshes: port ``RefreshStore`` over PostgreSQL."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import DictRow
+
+from modelcatalog_server.domain.errors import OwnerLostError
+from modelcatalog_server.domain.ports import CatalogState, MessageEncoder, Progress
+from modelcatalog_server.domain.refresh import (
+    Difference,
+    EventKind,
+    KnownState,
+    Payload,
+    Phase,
+    Refresh,
+    RefreshEvent,
+    RefreshRequest,
+)
+from modelcatalog_server.storage import queries, staging
+from modelcatalog_server.storage.catalog_store import read_state
+from modelcatalog_server.storage.pools import Connection, Pool, Pools, translate_errors
+from modelcatalog_server.storage.refresh_rows import read_event, read_refresh, to_parameters
+
+_REFRESHES = queries.load("refreshes")
+_APPLY = queries.load("apply")
+
+# Advisory locks: any constants of our own.
+_OWNER_LOCK = 7_306_421_002
+_EVENT_LOCK = 7_306_421_003
+
+
+class PostgresOwnership:
+    """Port ``RefreshOwnership``: a session lock, which PostgreSQL drops with the connection."""
+
+    def __init__(self, pool: Pool, connection: Connection) -> None:
+        self._pool = pool
+        self._connection: Connection | None = connection
+
+    async def release(self) -> None:
+        """Unlock and give the connection back."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            await connection.execute(_REFRESHES["disown_refresh"], {"lock": _OWNER_LOCK})
+            await connection.commit()
+        except psycopg.Error:
+            # A connection that cannot unlock has lost the lock with its session, or loses it by being closed.
+            await connection.close()
+        finally:
+            await self._pool.putconn(connection)
+
+
+class PostgresRefreshes:
+    """Port ``RefreshStore``."""
+
+    def __init__(self, pools: Pools, encode: MessageEncoder) -> None:
+        self._pools = pools
+        self._encode = encode
+
+    async def try_own(self) -> PostgresOwnership | None:
+        """Return the session lock of the one runner, or ``None`` while another session has it."""
+        pool = self._pools.write
+        with translate_errors():
+            connection = await pool.getconn()
+            try:
+                row = await _fetch_one(connection, _REFRESHES["try_own_refresh"], lock=_OWNER_LOCK)
+                await connection.commit()
+            except BaseException:
+                await pool.putconn(connection)
+                raise
+            if row is not None and row["owned"]:
+                return PostgresOwnership(pool, connection)
+            await pool.putconn(connection)
+            return None
+
+    async def create(self, refresh_id: UUID, request: RefreshRequest) -> Refresh:
+        """Write an accepted run and its first STATE event."""
+        async with self._pools.writing() as connection:
+            await connection.execute(
+                _REFRESHES["create_refresh"],
+                {
+                    "id": refresh_id,
+                    "refresh_type": request.type,
+                    "trigger": request.trigger,
+                    "provider_id": request.provider_id,
+                    "requested_by": request.requested_by,
+                    "request_id": request.request_id,
+                    "force": request.force,
+                    "validate_only": request.validate_only,
+                },
+            )
+            await _append_event(connection, refresh_id, EventKind.STATE, message="accepted")
+            return await _read_back(connection, refresh_id)
+
+    async def record(
+        self,
+        refresh: Refresh,
+        kind: EventKind,
+        *,
+        done: int = 0,
+        total: int | None = None,
+        message: str = "",
+    ) -> Refresh:
+        """Write the run as it is now with an event."""
+        async with self._pools.writing() as connection:
+            return await _record(connection, refresh, kind, done=done, total=total, message=message)
+
+    async def get_known_state(self, provider_id: str | None) -> KnownState:
+        """Return the content hashes of what the catalog holds."""
+        async with self._pools.reading() as connection:
+            models = await _fetch_all(connection, _APPLY["get_known_models"], provider_id=provider_id)
+            providers = await _fetch_all(connection, _APPLY["get_known_providers"], provider_id=provider_id)
+            canonical = await _fetch_all(connection, _APPLY["get_known_canonical_models"])
+        return KnownState(
+            models=_hashes(models, "model_id", removed=False),
+            removed_models=_hashes(models, "model_id", removed=True),
+            providers=_hashes(providers, "id", removed=False),
+            removed_providers=frozenset(_hashes(providers, "id", removed=True)),
+            canonical_models=_hashes(canonical, "id", removed=False),
+            removed_canonical_models=frozenset(_hashes(canonical, "id", removed=True)),
+        )
+
+    async def get_catalog_state(self) -> CatalogState:
+        """Return the current revision and source."""
+        async with self._pools.reading() as connection:
+            return await read_state(connection)
+
+    async def apply(
+        self,
+        refresh: Refresh,
+        difference: Difference,
+        payload: Payload,
+        *,
+        progress: Progress,
+        message: str,
+    ) -> Refresh:
+        """Write the difference, the run's end and its TERMINAL event in one transaction."""
+        async with self._pools.writing() as connection:
+            await self._stage(connection, difference, progress)
+            before = await read_state(connection)
+            at = await _now(connection)
+            if difference.is_empty:
+                revision = before.revision
+            else:
+                revision = await _bump_revision(connection, at)
+            parameters = {
+                "revision": revision,
+                "at": at,
+                "source_url": payload.source.url,
+                "source_snapshot": payload.source.snapshot,
+            }
+            await _merge(connection, difference, parameters)
+            if not difference.is_empty:
+                await _write_versions(connection, parameters)
+                await connection.execute(_APPLY["append_revision"], {**parameters, "refresh_id": refresh.id})
+            if refresh.request.provider_id is None:
+                await _set_source(connection, payload, at)
+            finished = replace(refresh, base_revision=before.revision, result_revision=revision)
+            return await _record(connection, finished, EventKind.TERMINAL, message=message)
+
+    async def finish_not_modified(self, refresh: Refresh, *, message: str) -> Refresh:
+        """Write that upstream still says what it said, and the run's end."""
+        async with self._pools.writing() as connection:
+            revision = (await read_state(connection)).revision
+            await connection.execute(_APPLY["set_checked"], {"checked_at": await _now(connection)})
+            finished = replace(refresh, base_revision=revision, result_revision=revision, not_modified=True)
+            return await _record(connection, finished, EventKind.TERMINAL, message=message)
+
+    async def get(self, refresh_id: UUID) -> Refresh | None:
+        """Return one run."""
+        return await self._get_one(_REFRESHES["get_refresh"], refresh_id=refresh_id)
+
+    async def get_by_request_id(self, request_id: UUID) -> Refresh | None:
+        """Return the run that a request id stands for."""
+        return await self._get_one(_REFRESHES["get_refresh_by_request_id"], request_id=request_id)
+
+    async def get_active(self) -> Refresh | None:
+        """Return the run under way."""
+        return await self._get_one(_REFRESHES["get_active_refresh"])
+
+    async def get_last_finished(self, *, only_success: bool) -> Refresh | None:
+        """Return the newest run that is over."""
+        return await self._get_one(_REFRESHES["get_last_finished_refresh"], only_success=only_success)
+
+    async def list_refreshes(self, *, before: tuple[datetime, UUID] | None, limit: int) -> list[Refresh]:
+        """Return runs newest first."""
+        started_at, refresh_id = before or (None, None)
+        async with self._pools.reading() as connection:
+            rows = await _fetch_all(
+                connection,
+                _REFRESHES["list_refreshes"],
+                before_started_at=started_at,
+                before_id=refresh_id,
+                limit=limit,
+            )
+        return [read_refresh(row["refresh"]) for row in rows]
+
+    async def get_last_event_id(self) -> int:
+        """Return the id of the newest event, 0 when there is none."""
+        async with self._pools.reading() as connection:
+            row = await _fetch_one(connection, _REFRESHES["get_last_event_id"])
+        return int(row["id"]) if row else 0
+
+    async def get_terminal_event_id(self, refresh_id: UUID) -> int | None:
+        """Return the id of the event that ended a run."""
+        async with self._pools.reading() as connection:
+            row = await _fetch_one(connection, _REFRESHES["get_terminal_event_id"], refresh_id=refresh_id)
+        return int(row["id"]) if row else None
+
+    async def get_event_at(self, event_id: int, refresh_id: UUID | None) -> RefreshEvent | None:
+        """Return the newest event at or before ``event_id``."""
+        async with self._pools.reading() as connection:
+            row = await _fetch_one(connection, _REFRESHES["get_event_at"], at_id=event_id, refresh_id=refresh_id)
+        return read_event(row) if row else None
+
+    async def list_events(self, after_id: int, refresh_id: UUID | None, limit: int) -> list[RefreshEvent]:
+        """Return events after ``after_id`` in commit order."""
+        async with self._pools.reading() as connection:
+            rows = await _fetch_all(
+                connection, _REFRESHES["list_events"], after_id=after_id, refresh_id=refresh_id, limit=limit
+            )
+        return [read_event(row) for row in rows]
+
+    async def _get_one(self, statement: LiteralString, **parameters: Any) -> Refresh | None:
+        async with self._pools.reading() as connection:
+            row = await _fetch_one(connection, statement, **parameters)
+        return read_refresh(row["refresh"]) if row else None
+
+    async def _stage(self, connection: Connection, difference: Difference, progress: Progress) -> None:
+        """Fill the staging tables, before anything is locked."""
+        for table in ("providers", "models", "canonical_models", "benchmarks"):
+            await connection.execute(_APPLY[f"create_staged_{table}"])
+        total = len(difference.models)
+        models = (staging.model_row(record, self._encode(record)) for record in difference.models)
+        copy = staging.copy_rows
+        await copy(connection, _APPLY["copy_staged_providers"], map(staging.provider_row, difference.providers))
+        await copy(connection, _APPLY["copy_staged_models"], models, lambda done: progress(done, total))
+        canonical = difference.canonical_models
+        await copy(connection, _APPLY["copy_staged_canonical_models"], map(staging.canonical_row, canonical))
+        await copy(connection, _APPLY["copy_staged_benchmarks"], staging.benchmark_rows(canonical))
+
+
+async def _merge(connection: Connection, difference: Difference, parameters: dict[str, Any]) -> None:
+    """Bring the current rows to what the payload says. Providers first: models refer to them."""
+    canonical_ids = [record.id for record in difference.canonical_models] + list(difference.removed_canonical_models)
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("merge_providers", {}),
+        ("merge_models", {}),
+        ("merge_canonical_models", {}),
+        ("remove_providers", {"ids": list(difference.removed_providers)}),
+        ("remove_models", {"ids": list(difference.removed_models)}),
+        ("remove_canonical_models", {"ids": list(difference.removed_canonical_models)}),
+        ("remove_benchmarks", {"canonical_ids": canonical_ids}),
+        ("merge_benchmarks", {}),
+    ]
+    for name, extra in steps:
+        await connection.execute(_APPLY[name], {**parameters, **extra})
+
+
+async def _write_versions(connection: Connection, parameters: dict[str, Any]) -> None:
+    """Count what providers list, then close and append the versions of all that this revision touched."""
+    await connection.execute(_APPLY["count_provider_models"], parameters)
+    for table in ("provider_versions", "model_versions", "canonical_model_versions"):
+        await connection.execute(_APPLY[f"close_{table}"], parameters)
+        await connection.execute(_APPLY[f"append_{table}"], parameters)
+
+
+async def _bump_revision(connection: Connection, at: datetime) -> int:
+    row = await _fetch_one(connection, _APPLY["bump_revision"], at=at)
+    assert row is not None, "catalog_state always has its row"  # noqa: S101 - a broken invariant, not a check
+    return int(row["revision"])
+
+
+async def _set_source(connection: Connection, payload: Payload, at: datetime) -> None:
+    await connection.execute(
+        _APPLY["set_source"],
+        {
+            "checked_at": None if payload.is_bundled else at,
+            "source_url": payload.source.url,
+            "source_etag": payload.etag,
+            "source_snapshot": payload.source.snapshot,
+        },
+    )
+
+
+async def _record(
+    connection: Connection,
+    refresh: Refresh,
+    kind: EventKind,
+    *,
+    done: int = 0,
+    total: int | None = None,
+    message: str = "",
+) -> Refresh:
+    """Write the run and an event in the transaction at hand. The event lock comes first and is held until commit."""
+    await connection.execute(_REFRESHES["lock_events"], {"lock": _EVENT_LOCK})
+    if await _fetch_one(connection, _REFRESHES["update_refresh"], **to_parameters(refresh)) is None:
+        raise OwnerLostError("the refresh is over already")
+    await _append_event(
+        connection, refresh.id, kind, phase=refresh.phase, done=done, total=total, message=message, locked=True
+    )
+    return await _read_back(connection, refresh.id)
+
+
+async def _append_event(
+    connection: Connection,
+    refresh_id: UUID,
+    kind: EventKind,
+    *,
+    phase: Phase | None = None,
+    done: int = 0,
+    total: int | None = None,
+    message: str = "",
+    locked: bool = False,
+) -> None:
+    if not locked:
+        await connection.execute(_REFRESHES["lock_events"], {"lock": _EVENT_LOCK})
+    await connection.execute(
+        _REFRESHES["append_event"],
+        {
+            "refresh_id": refresh_id,
+            "kind": kind,
+            "phase": phase,
+            "done": done,
+            "total": total,
+            "message": message,
+        },
+    )
+
+
+async def _read_back(connection: Connection, refresh_id: UUID) -> Refresh:
+    row = await _fetch_one(connection, _REFRESHES["get_refresh"], refresh_id=refresh_id)
+    assert row is not None, "it was written in this transaction"  # noqa: S101 - a broken invariant, not a check
+    return read_refresh(row["refresh"])
+
+
+async def _now(connection: Connection) -> datetime:
+    """Return the transaction's time: one clock, the database's, for all that it writes."""
+    row = await _fetch_one(connection, "SELECT transaction_timestamp() AS at")
+    assert row is not None, "SELECT without FROM gives one row"  # noqa: S101 - a broken invariant, not a check
+    at: datetime = row["at"]
+    return at
+
+
+def _hashes(rows: list[DictRow], key: str, *, removed: bool) -> dict[str, str]:
+    return {row[key]: row["content_hash"] for row in rows if row["removed"] is removed}
+
+
+async def _fetch_one(connection: Connection, statement: LiteralString, **parameters: Any) -> DictRow | None:
+    return await (await connection.execute(statement, parameters)).fetchone()
+
+
+async def _fetch_all(connection: Connection, statement: LiteralString, **parameters: Any) -> list[DictRow]:
+    return await (await connection.execute(statement, parameters)).fetchall()

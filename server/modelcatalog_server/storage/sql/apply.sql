@@ -1,0 +1,986 @@
+-- Writes of one refresh, in one transaction: staged rows come by COPY, each statement works on the whole set.
+
+-- name: get_known_models
+-- Content hash of each model, and whether it is removed. provider_id NULL: of all providers.
+SELECT
+    model_id,
+    content_hash,
+    removed_at IS NOT NULL AS removed
+FROM models_metadata
+WHERE provider_id = %(provider_id)s OR %(provider_id)s::text IS NULL;
+
+-- name: get_known_providers
+-- Content hash of each provider, and whether it is removed. provider_id NULL: of all providers.
+SELECT
+    id,
+    content_hash,
+    removed_at IS NOT NULL AS removed
+FROM llm_providers
+WHERE id = %(provider_id)s OR %(provider_id)s::text IS NULL;
+
+-- name: get_known_canonical_models
+-- Content hash of each canonical model, and whether it is removed.
+SELECT
+    id,
+    content_hash,
+    removed_at IS NOT NULL AS removed
+FROM canonical_models;
+
+-- name: bump_revision
+-- Locks the one row that every writer locks, until commit: commit order is revision order.
+UPDATE catalog_state
+SET
+    revision = revision + 1,
+    changed_at = %(at)s
+RETURNING revision;
+
+-- name: set_source
+-- What the catalog equals as of now. checked_at NULL: a bundled snapshot says nothing about upstream now.
+UPDATE catalog_state
+SET
+    checked_at = %(checked_at)s,
+    source_url = %(source_url)s,
+    source_etag = %(source_etag)s,
+    source_snapshot = %(source_snapshot)s;
+
+-- name: set_checked
+-- Upstream still says what it said.
+UPDATE catalog_state
+SET checked_at = %(checked_at)s;
+
+-- name: append_revision
+-- Why this revision exists, and a nudge to every process.
+WITH revision AS (
+    INSERT INTO catalog_revisions (revision, kind, refresh_id, committed_at, source_url, source_snapshot)
+    VALUES (%(revision)s, 'REFRESH', %(refresh_id)s, %(at)s, %(source_url)s, %(source_snapshot)s)
+    RETURNING revision
+)
+
+SELECT pg_notify('modelcatalog', 'revision:' || revision.revision) AS notified
+FROM revision;
+
+-- name: create_staged_providers
+-- Providers to write.
+CREATE TEMPORARY TABLE staged_providers ON COMMIT DROP AS
+SELECT
+    id,
+    name,
+    documentation_url,
+    api_base_url,
+    npm_package,
+    env_vars,
+    modelsdev_provider_id,
+    raw_metadata,
+    content_hash
+FROM llm_providers
+WITH NO DATA;
+
+-- name: copy_staged_providers
+-- Column order of the rows that are staged.
+COPY staged_providers (
+    id,
+    name,
+    documentation_url,
+    api_base_url,
+    npm_package,
+    env_vars,
+    modelsdev_provider_id,
+    raw_metadata,
+    content_hash
+) FROM STDIN;
+
+-- name: create_staged_models
+-- Models to write.
+CREATE TEMPORARY TABLE staged_models ON COMMIT DROP AS
+SELECT
+    model_id,
+    provider_id,
+    modelsdev_id,
+    canonical_id,
+    canonical_rule,
+    canonical_confidence,
+    model_name,
+    description,
+    model_family,
+    version,
+    model_type,
+    status,
+    context_window,
+    max_input_tokens,
+    max_tokens,
+    pricing_currency,
+    pricing_input,
+    pricing_output,
+    pricing_reasoning,
+    pricing_cache_read,
+    pricing_cache_write,
+    pricing_input_audio,
+    pricing_output_audio,
+    supports_vision,
+    supports_function_calling,
+    supports_streaming,
+    supports_json_mode,
+    supports_structured_output,
+    supports_image_generation,
+    supports_audio,
+    supports_audio_input,
+    supports_audio_output,
+    supports_video_input,
+    supports_pdf_input,
+    supports_code_generation,
+    supports_reasoning,
+    supports_tool_use,
+    supports_attachments,
+    supports_temperature,
+    open_weights,
+    input_modalities,
+    output_modalities,
+    benchmark_score,
+    popularity_score,
+    reliability_score,
+    tags,
+    release_date,
+    last_updated,
+    knowledge_cutoff,
+    message,
+    raw_metadata,
+    content_hash
+FROM models_metadata
+WITH NO DATA;
+
+-- name: copy_staged_models
+-- Column order of the rows that are staged.
+COPY staged_models (
+    model_id,
+    provider_id,
+    modelsdev_id,
+    canonical_id,
+    canonical_rule,
+    canonical_confidence,
+    model_name,
+    description,
+    model_family,
+    version,
+    model_type,
+    status,
+    context_window,
+    max_input_tokens,
+    max_tokens,
+    pricing_currency,
+    pricing_input,
+    pricing_output,
+    pricing_reasoning,
+    pricing_cache_read,
+    pricing_cache_write,
+    pricing_input_audio,
+    pricing_output_audio,
+    supports_vision,
+    supports_function_calling,
+    supports_streaming,
+    supports_json_mode,
+    supports_structured_output,
+    supports_image_generation,
+    supports_audio,
+    supports_audio_input,
+    supports_audio_output,
+    supports_video_input,
+    supports_pdf_input,
+    supports_code_generation,
+    supports_reasoning,
+    supports_tool_use,
+    supports_attachments,
+    supports_temperature,
+    open_weights,
+    input_modalities,
+    output_modalities,
+    benchmark_score,
+    popularity_score,
+    reliability_score,
+    tags,
+    release_date,
+    last_updated,
+    knowledge_cutoff,
+    message,
+    raw_metadata,
+    content_hash
+) FROM STDIN;
+
+-- name: create_staged_canonical_models
+-- Canonical models to write.
+CREATE TEMPORARY TABLE staged_canonical_models ON COMMIT DROP AS
+SELECT
+    id,
+    name,
+    family,
+    license,
+    raw_metadata,
+    content_hash
+FROM canonical_models
+WITH NO DATA;
+
+-- name: copy_staged_canonical_models
+-- Column order of the rows that are staged.
+COPY staged_canonical_models (
+    id,
+    name,
+    family,
+    license,
+    raw_metadata,
+    content_hash
+) FROM STDIN;
+
+-- name: create_staged_benchmarks
+-- All results of the canonical models to write.
+CREATE TEMPORARY TABLE staged_benchmarks ON COMMIT DROP AS
+SELECT
+    canonical_id,
+    benchmark_name,
+    score,
+    score_text,
+    metric,
+    harness,
+    variant,
+    dataset,
+    version,
+    source,
+    benchmark_date,
+    metadata
+FROM model_benchmarks
+WITH NO DATA;
+
+-- name: copy_staged_benchmarks
+-- Column order of the rows that are staged.
+COPY staged_benchmarks (
+    canonical_id,
+    benchmark_name,
+    score,
+    score_text,
+    metric,
+    harness,
+    variant,
+    dataset,
+    version,
+    source,
+    benchmark_date,
+    metadata
+) FROM STDIN;
+
+-- name: merge_providers
+-- New providers, and those that differ; policy (enabled) is not touched.
+INSERT INTO llm_providers (
+    id,
+    name,
+    documentation_url,
+    api_base_url,
+    npm_package,
+    env_vars,
+    modelsdev_provider_id,
+    raw_metadata,
+    content_hash,
+    last_models_sync,
+    source_url,
+    source_snapshot,
+    revision,
+    first_seen_at,
+    last_changed_at
+)
+SELECT
+    id,
+    name,
+    documentation_url,
+    api_base_url,
+    npm_package,
+    env_vars,
+    modelsdev_provider_id,
+    raw_metadata,
+    content_hash,
+    %(at)s,
+    %(source_url)s,
+    %(source_snapshot)s,
+    %(revision)s,
+    %(at)s,
+    %(at)s
+FROM staged_providers
+ON CONFLICT (id) DO UPDATE
+SET
+    name = EXCLUDED.name,
+    documentation_url = EXCLUDED.documentation_url,
+    api_base_url = EXCLUDED.api_base_url,
+    npm_package = EXCLUDED.npm_package,
+    env_vars = EXCLUDED.env_vars,
+    modelsdev_provider_id = EXCLUDED.modelsdev_provider_id,
+    raw_metadata = EXCLUDED.raw_metadata,
+    content_hash = EXCLUDED.content_hash,
+    source_url = CASE
+        WHEN llm_providers.content_hash <> EXCLUDED.content_hash OR llm_providers.removed_at IS NOT NULL
+            THEN EXCLUDED.source_url
+        ELSE llm_providers.source_url
+    END,
+    source_snapshot = CASE
+        WHEN llm_providers.content_hash <> EXCLUDED.content_hash OR llm_providers.removed_at IS NOT NULL
+            THEN EXCLUDED.source_snapshot
+        ELSE llm_providers.source_snapshot
+    END,
+    revision = CASE
+        WHEN llm_providers.content_hash <> EXCLUDED.content_hash OR llm_providers.removed_at IS NOT NULL
+            THEN EXCLUDED.revision
+        ELSE llm_providers.revision
+    END,
+    last_changed_at = CASE
+        WHEN llm_providers.content_hash <> EXCLUDED.content_hash OR llm_providers.removed_at IS NOT NULL
+            THEN EXCLUDED.last_changed_at
+        ELSE llm_providers.last_changed_at
+    END,
+    removed_at = NULL;
+
+-- name: merge_models
+-- New models, and those that differ. One that is the same (in a full refresh) is rewritten in its old revision.
+INSERT INTO models_metadata (
+    model_id,
+    provider_id,
+    modelsdev_id,
+    canonical_id,
+    canonical_rule,
+    canonical_confidence,
+    model_name,
+    description,
+    model_family,
+    version,
+    model_type,
+    status,
+    context_window,
+    max_input_tokens,
+    max_tokens,
+    pricing_currency,
+    pricing_input,
+    pricing_output,
+    pricing_reasoning,
+    pricing_cache_read,
+    pricing_cache_write,
+    pricing_input_audio,
+    pricing_output_audio,
+    supports_vision,
+    supports_function_calling,
+    supports_streaming,
+    supports_json_mode,
+    supports_structured_output,
+    supports_image_generation,
+    supports_audio,
+    supports_audio_input,
+    supports_audio_output,
+    supports_video_input,
+    supports_pdf_input,
+    supports_code_generation,
+    supports_reasoning,
+    supports_tool_use,
+    supports_attachments,
+    supports_temperature,
+    open_weights,
+    input_modalities,
+    output_modalities,
+    benchmark_score,
+    popularity_score,
+    reliability_score,
+    tags,
+    release_date,
+    last_updated,
+    knowledge_cutoff,
+    message,
+    raw_metadata,
+    content_hash,
+    source_url,
+    source_snapshot,
+    revision,
+    first_seen_at,
+    last_changed_at
+)
+SELECT
+    model_id,
+    provider_id,
+    modelsdev_id,
+    canonical_id,
+    canonical_rule,
+    canonical_confidence,
+    model_name,
+    description,
+    model_family,
+    version,
+    model_type,
+    status,
+    context_window,
+    max_input_tokens,
+    max_tokens,
+    pricing_currency,
+    pricing_input,
+    pricing_output,
+    pricing_reasoning,
+    pricing_cache_read,
+    pricing_cache_write,
+    pricing_input_audio,
+    pricing_output_audio,
+    supports_vision,
+    supports_function_calling,
+    supports_streaming,
+    supports_json_mode,
+    supports_structured_output,
+    supports_image_generation,
+    supports_audio,
+    supports_audio_input,
+    supports_audio_output,
+    supports_video_input,
+    supports_pdf_input,
+    supports_code_generation,
+    supports_reasoning,
+    supports_tool_use,
+    supports_attachments,
+    supports_temperature,
+    open_weights,
+    input_modalities,
+    output_modalities,
+    benchmark_score,
+    popularity_score,
+    reliability_score,
+    tags,
+    release_date,
+    last_updated,
+    knowledge_cutoff,
+    message,
+    raw_metadata,
+    content_hash,
+    %(source_url)s,
+    %(source_snapshot)s,
+    %(revision)s,
+    %(at)s,
+    %(at)s
+FROM staged_models
+ON CONFLICT (model_id) DO UPDATE
+SET
+    provider_id = EXCLUDED.provider_id,
+    modelsdev_id = EXCLUDED.modelsdev_id,
+    canonical_id = EXCLUDED.canonical_id,
+    canonical_rule = EXCLUDED.canonical_rule,
+    canonical_confidence = EXCLUDED.canonical_confidence,
+    model_name = EXCLUDED.model_name,
+    description = EXCLUDED.description,
+    model_family = EXCLUDED.model_family,
+    version = EXCLUDED.version,
+    model_type = EXCLUDED.model_type,
+    status = EXCLUDED.status,
+    context_window = EXCLUDED.context_window,
+    max_input_tokens = EXCLUDED.max_input_tokens,
+    max_tokens = EXCLUDED.max_tokens,
+    pricing_currency = EXCLUDED.pricing_currency,
+    pricing_input = EXCLUDED.pricing_input,
+    pricing_output = EXCLUDED.pricing_output,
+    pricing_reasoning = EXCLUDED.pricing_reasoning,
+    pricing_cache_read = EXCLUDED.pricing_cache_read,
+    pricing_cache_write = EXCLUDED.pricing_cache_write,
+    pricing_input_audio = EXCLUDED.pricing_input_audio,
+    pricing_output_audio = EXCLUDED.pricing_output_audio,
+    supports_vision = EXCLUDED.supports_vision,
+    supports_function_calling = EXCLUDED.supports_function_calling,
+    supports_streaming = EXCLUDED.supports_streaming,
+    supports_json_mode = EXCLUDED.supports_json_mode,
+    supports_structured_output = EXCLUDED.supports_structured_output,
+    supports_image_generation = EXCLUDED.supports_image_generation,
+    supports_audio = EXCLUDED.supports_audio,
+    supports_audio_input = EXCLUDED.supports_audio_input,
+    supports_audio_output = EXCLUDED.supports_audio_output,
+    supports_video_input = EXCLUDED.supports_video_input,
+    supports_pdf_input = EXCLUDED.supports_pdf_input,
+    supports_code_generation = EXCLUDED.supports_code_generation,
+    supports_reasoning = EXCLUDED.supports_reasoning,
+    supports_tool_use = EXCLUDED.supports_tool_use,
+    supports_attachments = EXCLUDED.supports_attachments,
+    supports_temperature = EXCLUDED.supports_temperature,
+    open_weights = EXCLUDED.open_weights,
+    input_modalities = EXCLUDED.input_modalities,
+    output_modalities = EXCLUDED.output_modalities,
+    benchmark_score = EXCLUDED.benchmark_score,
+    popularity_score = EXCLUDED.popularity_score,
+    reliability_score = EXCLUDED.reliability_score,
+    tags = EXCLUDED.tags,
+    release_date = EXCLUDED.release_date,
+    last_updated = EXCLUDED.last_updated,
+    knowledge_cutoff = EXCLUDED.knowledge_cutoff,
+    message = EXCLUDED.message,
+    raw_metadata = EXCLUDED.raw_metadata,
+    content_hash = EXCLUDED.content_hash,
+    source_url = CASE
+        WHEN models_metadata.content_hash <> EXCLUDED.content_hash OR models_metadata.removed_at IS NOT NULL
+            THEN EXCLUDED.source_url
+        ELSE models_metadata.source_url
+    END,
+    source_snapshot = CASE
+        WHEN models_metadata.content_hash <> EXCLUDED.content_hash OR models_metadata.removed_at IS NOT NULL
+            THEN EXCLUDED.source_snapshot
+        ELSE models_metadata.source_snapshot
+    END,
+    revision = CASE
+        WHEN models_metadata.content_hash <> EXCLUDED.content_hash OR models_metadata.removed_at IS NOT NULL
+            THEN EXCLUDED.revision
+        ELSE models_metadata.revision
+    END,
+    last_changed_at = CASE
+        WHEN models_metadata.content_hash <> EXCLUDED.content_hash OR models_metadata.removed_at IS NOT NULL
+            THEN EXCLUDED.last_changed_at
+        ELSE models_metadata.last_changed_at
+    END,
+    removed_at = NULL;
+
+-- name: merge_canonical_models
+-- New canonical models, and those that differ.
+INSERT INTO canonical_models (
+    id,
+    name,
+    family,
+    license,
+    raw_metadata,
+    content_hash,
+    source_url,
+    source_snapshot,
+    revision,
+    first_seen_at,
+    last_changed_at
+)
+SELECT
+    id,
+    name,
+    family,
+    license,
+    raw_metadata,
+    content_hash,
+    %(source_url)s,
+    %(source_snapshot)s,
+    %(revision)s,
+    %(at)s,
+    %(at)s
+FROM staged_canonical_models
+ON CONFLICT (id) DO UPDATE
+SET
+    name = EXCLUDED.name,
+    family = EXCLUDED.family,
+    license = EXCLUDED.license,
+    raw_metadata = EXCLUDED.raw_metadata,
+    content_hash = EXCLUDED.content_hash,
+    source_url = CASE
+        WHEN canonical_models.content_hash <> EXCLUDED.content_hash OR canonical_models.removed_at IS NOT NULL
+            THEN EXCLUDED.source_url
+        ELSE canonical_models.source_url
+    END,
+    source_snapshot = CASE
+        WHEN canonical_models.content_hash <> EXCLUDED.content_hash OR canonical_models.removed_at IS NOT NULL
+            THEN EXCLUDED.source_snapshot
+        ELSE canonical_models.source_snapshot
+    END,
+    revision = CASE
+        WHEN canonical_models.content_hash <> EXCLUDED.content_hash OR canonical_models.removed_at IS NOT NULL
+            THEN EXCLUDED.revision
+        ELSE canonical_models.revision
+    END,
+    last_changed_at = CASE
+        WHEN canonical_models.content_hash <> EXCLUDED.content_hash OR canonical_models.removed_at IS NOT NULL
+            THEN EXCLUDED.last_changed_at
+        ELSE canonical_models.last_changed_at
+    END,
+    removed_at = NULL;
+
+-- name: remove_models
+-- Models that upstream no longer lists.
+UPDATE models_metadata
+SET
+    removed_at = %(at)s,
+    revision = %(revision)s,
+    last_changed_at = %(at)s
+WHERE
+    model_id = ANY(%(ids)s::text[])
+    AND removed_at IS NULL;
+
+-- name: remove_providers
+-- Providers that upstream no longer lists.
+UPDATE llm_providers
+SET
+    removed_at = %(at)s,
+    revision = %(revision)s,
+    last_changed_at = %(at)s
+WHERE
+    id = ANY(%(ids)s::text[])
+    AND removed_at IS NULL;
+
+-- name: remove_canonical_models
+-- Canonical models that upstream no longer lists.
+UPDATE canonical_models
+SET
+    removed_at = %(at)s,
+    revision = %(revision)s,
+    last_changed_at = %(at)s
+WHERE
+    id = ANY(%(ids)s::text[])
+    AND removed_at IS NULL;
+
+-- name: remove_benchmarks
+-- Results of the given canonical models that upstream no longer lists.
+UPDATE model_benchmarks AS b
+SET
+    removed_at = %(at)s,
+    revision = %(revision)s
+WHERE
+    b.canonical_id = ANY(%(canonical_ids)s::text[])
+    AND b.removed_at IS NULL
+    AND NOT EXISTS (
+        SELECT 1
+        FROM staged_benchmarks AS s
+        WHERE
+            s.canonical_id = b.canonical_id
+            AND s.benchmark_name IS NOT DISTINCT FROM b.benchmark_name
+            AND s.version IS NOT DISTINCT FROM b.version
+            AND s.dataset IS NOT DISTINCT FROM b.dataset
+            AND s.metric IS NOT DISTINCT FROM b.metric
+            AND s.harness IS NOT DISTINCT FROM b.harness
+            AND s.variant IS NOT DISTINCT FROM b.variant
+            AND s.source IS NOT DISTINCT FROM b.source
+    );
+
+-- name: merge_benchmarks
+-- New results, and those that differ. Of results that repeat their whole key the first stands; all are in the raw record.
+INSERT INTO model_benchmarks (
+    canonical_id,
+    benchmark_name,
+    score,
+    score_text,
+    metric,
+    harness,
+    variant,
+    dataset,
+    version,
+    source,
+    benchmark_date,
+    metadata,
+    revision
+)
+SELECT DISTINCT ON (
+    canonical_id,
+    benchmark_name,
+    version,
+    dataset,
+    metric,
+    harness,
+    variant,
+    source
+)
+    canonical_id,
+    benchmark_name,
+    score,
+    score_text,
+    metric,
+    harness,
+    variant,
+    dataset,
+    version,
+    source,
+    benchmark_date,
+    metadata,
+    %(revision)s
+FROM staged_benchmarks
+ON CONFLICT (canonical_id, benchmark_name, version, dataset, metric, harness, variant, source) DO UPDATE
+SET
+    score = EXCLUDED.score,
+    score_text = EXCLUDED.score_text,
+    benchmark_date = EXCLUDED.benchmark_date,
+    metadata = EXCLUDED.metadata,
+    revision = EXCLUDED.revision,
+    removed_at = NULL
+WHERE
+    model_benchmarks.removed_at IS NOT NULL
+    OR model_benchmarks.metadata <> EXCLUDED.metadata;
+
+-- name: count_provider_models
+-- Counts of every provider that this revision touched, itself or through a model.
+UPDATE llm_providers AS p
+SET
+    total_models = listed.models,
+    enabled_models = CASE WHEN p.enabled THEN listed.models ELSE 0 END,
+    last_models_sync = %(at)s,
+    revision = %(revision)s,
+    last_changed_at = %(at)s
+FROM (
+    SELECT
+        o.id,
+        (
+            SELECT count(*)::integer
+            FROM models_metadata AS m
+            WHERE
+                m.provider_id = o.id
+                AND m.removed_at IS NULL
+        ) AS models
+    FROM llm_providers AS o
+    WHERE
+        o.revision = %(revision)s
+        OR o.id IN (SELECT m.provider_id FROM models_metadata AS m WHERE m.revision = %(revision)s)
+) AS listed
+WHERE p.id = listed.id;
+
+-- name: close_provider_versions
+-- Ends the versions of the providers that this revision touched.
+UPDATE provider_versions AS v
+SET valid_to_revision = %(revision)s
+FROM llm_providers AS c
+WHERE
+    c.revision = %(revision)s
+    AND v.id = c.id
+    AND v.valid_to_revision IS NULL;
+
+-- name: append_provider_versions
+-- Begins a version of each of the providers that this revision touched, from the current row.
+INSERT INTO provider_versions (
+    id,
+    name,
+    documentation_url,
+    api_base_url,
+    npm_package,
+    env_vars,
+    modelsdev_provider_id,
+    raw_metadata,
+    content_hash,
+    enabled,
+    total_models,
+    enabled_models,
+    last_models_sync,
+    source_url,
+    source_snapshot,
+    revision,
+    first_seen_at,
+    last_changed_at,
+    removed_at,
+    change
+)
+SELECT
+    c.id,
+    c.name,
+    c.documentation_url,
+    c.api_base_url,
+    c.npm_package,
+    c.env_vars,
+    c.modelsdev_provider_id,
+    c.raw_metadata,
+    c.content_hash,
+    c.enabled,
+    c.total_models,
+    c.enabled_models,
+    c.last_models_sync,
+    c.source_url,
+    c.source_snapshot,
+    c.revision,
+    c.first_seen_at,
+    c.last_changed_at,
+    c.removed_at,
+    CASE
+        WHEN c.removed_at IS NOT NULL THEN 'REMOVED'
+        WHEN before.id IS NULL THEN 'ADDED'
+        WHEN before.removed_at IS NOT NULL THEN 'REVIVED'
+        ELSE 'CHANGED'
+    END
+FROM llm_providers AS c
+LEFT JOIN provider_versions AS before
+    ON
+        before.id = c.id
+        AND before.valid_to_revision = %(revision)s
+WHERE c.revision = %(revision)s;
+
+-- name: close_model_versions
+-- Ends the versions of the models that this revision touched.
+UPDATE model_versions AS v
+SET valid_to_revision = %(revision)s
+FROM models_metadata AS c
+WHERE
+    c.revision = %(revision)s
+    AND v.model_id = c.model_id
+    AND v.valid_to_revision IS NULL;
+
+-- name: append_model_versions
+-- Begins a version of each of the models that this revision touched, from the current row.
+INSERT INTO model_versions (
+    model_id,
+    provider_id,
+    modelsdev_id,
+    canonical_id,
+    canonical_rule,
+    canonical_confidence,
+    model_name,
+    description,
+    model_family,
+    version,
+    model_type,
+    status,
+    context_window,
+    max_input_tokens,
+    max_tokens,
+    pricing_currency,
+    pricing_input,
+    pricing_output,
+    pricing_reasoning,
+    pricing_cache_read,
+    pricing_cache_write,
+    pricing_input_audio,
+    pricing_output_audio,
+    supports_vision,
+    supports_function_calling,
+    supports_streaming,
+    supports_json_mode,
+    supports_structured_output,
+    supports_image_generation,
+    supports_audio,
+    supports_audio_input,
+    supports_audio_output,
+    supports_video_input,
+    supports_pdf_input,
+    supports_code_generation,
+    supports_reasoning,
+    supports_tool_use,
+    supports_attachments,
+    supports_temperature,
+    open_weights,
+    input_modalities,
+    output_modalities,
+    benchmark_score,
+    popularity_score,
+    reliability_score,
+    tags,
+    release_date,
+    last_updated,
+    knowledge_cutoff,
+    message,
+    raw_metadata,
+    content_hash,
+    source_url,
+    source_snapshot,
+    revision,
+    first_seen_at,
+    last_changed_at,
+    removed_at,
+    change
+)
+SELECT
+    c.model_id,
+    c.provider_id,
+    c.modelsdev_id,
+    c.canonical_id,
+    c.canonical_rule,
+    c.canonical_confidence,
+    c.model_name,
+    c.description,
+    c.model_family,
+    c.version,
+    c.model_type,
+    c.status,
+    c.context_window,
+    c.max_input_tokens,
+    c.max_tokens,
+    c.pricing_currency,
+    c.pricing_input,
+    c.pricing_output,
+    c.pricing_reasoning,
+    c.pricing_cache_read,
+    c.pricing_cache_write,
+    c.pricing_input_audio,
+    c.pricing_output_audio,
+    c.supports_vision,
+    c.supports_function_calling,
+    c.supports_streaming,
+    c.supports_json_mode,
+    c.supports_structured_output,
+    c.supports_image_generation,
+    c.supports_audio,
+    c.supports_audio_input,
+    c.supports_audio_output,
+    c.supports_video_input,
+    c.supports_pdf_input,
+    c.supports_code_generation,
+    c.supports_reasoning,
+    c.supports_tool_use,
+    c.supports_attachments,
+    c.supports_temperature,
+    c.open_weights,
+    c.input_modalities,
+    c.output_modalities,
+    c.benchmark_score,
+    c.popularity_score,
+    c.reliability_score,
+    c.tags,
+    c.release_date,
+    c.last_updated,
+    c.knowledge_cutoff,
+    c.message,
+    c.raw_metadata,
+    c.content_hash,
+    c.source_url,
+    c.source_snapshot,
+    c.revision,
+    c.first_seen_at,
+    c.last_changed_at,
+    c.removed_at,
+    CASE
+        WHEN c.removed_at IS NOT NULL THEN 'REMOVED'
+        WHEN before.model_id IS NULL THEN 'ADDED'
+        WHEN before.removed_at IS NOT NULL THEN 'REVIVED'
+        ELSE 'CHANGED'
+    END
+FROM models_metadata AS c
+LEFT JOIN model_versions AS before
+    ON
+        before.model_id = c.model_id
+        AND before.valid_to_revision = %(revision)s
+WHERE c.revision = %(revision)s;
+
+-- name: close_canonical_model_versions
+-- Ends the versions of the canonical models that this revision touched.
+UPDATE canonical_model_versions AS v
+SET valid_to_revision = %(revision)s
+FROM canonical_models AS c
+WHERE
+    c.revision = %(revision)s
+    AND v.id = c.id
+    AND v.valid_to_revision IS NULL;
+
+-- name: append_canonical_model_versions
+-- Begins a version of each of the canonical models that this revision touched, from the current row.
+INSERT INTO canonical_model_versions (
+    id,
+    name,
+    family,
+    license,
+    raw_metadata,
+    content_hash,
+    source_url,
+    source_snapshot,
+    revision,
+    first_seen_at,
+    last_changed_at,
+    removed_at,
+    change
+)
+SELECT
+    c.id,
+    c.name,
+    c.family,
+    c.license,
+    c.raw_metadata,
+    c.content_hash,
+    c.source_url,
+    c.source_snapshot,
+    c.revision,
+    c.first_seen_at,
+    c.last_changed_at,
+    c.removed_at,
+    CASE
+        WHEN c.removed_at IS NOT NULL THEN 'REMOVED'
+        WHEN before.id IS NULL THEN 'ADDED'
+        WHEN before.removed_at IS NOT NULL THEN 'REVIVED'
+        ELSE 'CHANGED'
+    END
+FROM canonical_models AS c
+LEFT JOIN canonical_model_versions AS before
+    ON
+        before.id = c.id
+        AND before.valid_to_revision = %(revision)s
+WHERE c.revision = %(revision)s;

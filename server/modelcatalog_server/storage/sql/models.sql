@@ -1,0 +1,177 @@
+-- name: get_models
+-- Models by exact id, also removed ones; those of disabled providers are hidden.
+SELECT
+    m.model_id,
+    m.message,
+    m.content_hash,
+    p.name AS provider_name,
+    m.source_url,
+    m.source_snapshot,
+    m.revision,
+    m.first_seen_at,
+    m.last_changed_at,
+    m.removed_at,
+    CASE WHEN %(with_raw)s THEN m.raw_metadata::text END AS raw
+FROM models_metadata AS m
+INNER JOIN llm_providers AS p ON p.id = m.provider_id
+WHERE
+    m.model_id = ANY(%(model_ids)s::text[])
+    AND p.enabled;
+
+-- name: list_models
+-- One keyset page of the current models, by id.
+SELECT
+    m.model_id,
+    m.message,
+    m.content_hash,
+    p.name AS provider_name,
+    m.source_url,
+    m.source_snapshot,
+    m.revision,
+    m.first_seen_at,
+    m.last_changed_at,
+    m.removed_at,
+    CASE WHEN %(with_raw)s THEN m.raw_metadata::text END AS raw
+FROM models_metadata AS m
+INNER JOIN llm_providers AS p ON p.id = m.provider_id
+WHERE
+    m.model_id > %(after_id)s
+    AND (m.removed_at IS NULL OR %(show_removed)s)
+    AND p.enabled
+ORDER BY m.model_id
+LIMIT %(limit)s
+OFFSET %(offset)s;
+
+-- name: list_models_of_provider
+-- One keyset page of the current models of one provider, by id.
+SELECT
+    m.model_id,
+    m.message,
+    m.content_hash,
+    p.name AS provider_name,
+    m.source_url,
+    m.source_snapshot,
+    m.revision,
+    m.first_seen_at,
+    m.last_changed_at,
+    m.removed_at,
+    CASE WHEN %(with_raw)s THEN m.raw_metadata::text END AS raw
+FROM models_metadata AS m
+INNER JOIN llm_providers AS p ON p.id = m.provider_id
+WHERE
+    m.provider_id = %(provider_id)s
+    AND m.model_id > %(after_id)s
+    AND (m.removed_at IS NULL OR %(show_removed)s)
+    AND p.enabled
+ORDER BY m.model_id
+LIMIT %(limit)s
+OFFSET %(offset)s;
+
+-- name: list_models_at_revision
+-- One keyset page of the models as they were at a past revision, by id. provider_id NULL: of all providers.
+SELECT
+    m.model_id,
+    m.message,
+    m.content_hash,
+    p.name AS provider_name,
+    m.source_url,
+    m.source_snapshot,
+    m.revision,
+    m.first_seen_at,
+    m.last_changed_at,
+    m.removed_at,
+    CASE WHEN %(with_raw)s THEN m.raw_metadata::text END AS raw
+FROM model_versions AS m
+INNER JOIN provider_versions AS p
+    ON
+        p.id = m.provider_id
+        AND p.revision <= %(revision)s
+        AND (p.valid_to_revision IS NULL OR p.valid_to_revision > %(revision)s)
+WHERE
+    m.model_id > %(after_id)s
+    AND m.revision <= %(revision)s
+    AND (m.valid_to_revision IS NULL OR m.valid_to_revision > %(revision)s)
+    AND (m.removed_at IS NULL OR %(show_removed)s)
+    AND (m.provider_id = %(provider_id)s OR %(provider_id)s::text IS NULL)
+    AND p.enabled
+ORDER BY m.model_id
+LIMIT %(limit)s
+OFFSET %(offset)s;
+
+-- name: count_models
+-- Models that a listing has on all its pages together. Listed ones are counted through their providers.
+SELECT
+    coalesce(sum(p.enabled_models), 0)::integer
+    + CASE
+        WHEN %(show_removed)s THEN (
+            SELECT count(*)::integer
+            FROM models_metadata AS m
+            INNER JOIN llm_providers AS o ON o.id = m.provider_id
+            WHERE
+                m.removed_at IS NOT NULL
+                AND (m.provider_id = %(provider_id)s OR %(provider_id)s::text IS NULL)
+                AND o.enabled
+        )
+        ELSE 0
+    END AS total
+FROM llm_providers AS p
+WHERE p.id = %(provider_id)s OR %(provider_id)s::text IS NULL;
+
+-- name: find_near_model_ids
+-- Up to ten listed ids that look like one that does not exist, nearest first.
+SELECT m.model_id
+FROM models_metadata AS m
+INNER JOIN llm_providers AS p ON p.id = m.provider_id
+WHERE
+    m.removed_at IS NULL
+    AND p.enabled
+ORDER BY m.model_id <-> %(model_id)s
+LIMIT 10;
+
+-- name: get_canonical_id
+-- The canonical model behind a served one, or the id itself when it is a canonical one. found: whether either exists.
+SELECT
+    coalesce(
+        (
+            SELECT m.canonical_id
+            FROM models_metadata AS m
+            INNER JOIN llm_providers AS p ON p.id = m.provider_id
+            WHERE
+                m.model_id = %(model_id)s
+                AND p.enabled
+        ),
+        (SELECT c.id FROM canonical_models AS c WHERE c.id = %(model_id)s)
+    ) AS canonical_id,
+    EXISTS (
+        SELECT 1
+        FROM models_metadata AS m
+        INNER JOIN llm_providers AS p ON p.id = m.provider_id
+        WHERE
+            m.model_id = %(model_id)s
+            AND p.enabled
+    )
+    OR EXISTS (SELECT 1 FROM canonical_models AS c WHERE c.id = %(model_id)s) AS found;
+
+-- name: list_benchmarks
+-- Published results of one canonical model.
+SELECT
+    canonical_id,
+    benchmark_name,
+    benchmark_type,
+    score,
+    score_text,
+    metric,
+    harness,
+    variant,
+    dataset,
+    version,
+    source,
+    benchmark_date,
+    rank,
+    normalized_score,
+    metadata::text AS raw
+FROM model_benchmarks
+WHERE
+    canonical_id = %(canonical_id)s
+    AND removed_at IS NULL
+ORDER BY benchmark_name, version, dataset, metric, harness, variant, source;

@@ -1,0 +1,166 @@
+-- name: create_refresh
+-- A run that was accepted. The database refuses a second active one.
+INSERT INTO models_refresh_history (
+    id, refresh_type, trigger, provider_id, requested_by, request_id, force, validate_only, status, started_at
+)
+VALUES (
+    %(id)s, %(refresh_type)s, %(trigger)s, %(provider_id)s, %(requested_by)s, %(request_id)s, %(force)s,
+    %(validate_only)s, 'PENDING', clock_timestamp()
+);
+
+-- name: update_refresh
+-- The run as it is now. No row comes back when it is over already: its owner has lost it.
+UPDATE models_refresh_history
+SET
+    status = %(status)s,
+    phase = %(phase)s,
+    attempt = %(attempt)s,
+    models_seen = %(models_seen)s,
+    models_added = %(models_added)s,
+    models_changed = %(models_changed)s,
+    models_removed = %(models_removed)s,
+    models_revived = %(models_revived)s,
+    models_unchanged = %(models_unchanged)s,
+    models_failed = %(models_failed)s,
+    error_reason = %(error_reason)s,
+    error_message = %(error_message)s,
+    error_metadata = %(error_metadata)s,
+    warnings = %(warnings)s,
+    completed_at = CASE WHEN %(is_over)s THEN clock_timestamp() END,
+    base_revision = %(base_revision)s,
+    result_revision = %(result_revision)s,
+    not_modified = %(not_modified)s
+WHERE
+    id = %(id)s
+    AND status IN ('PENDING', 'RUNNING', 'CANCELLING')
+RETURNING id;
+
+-- name: lock_events
+-- Held until commit, so that event ids become visible in their order.
+SELECT pg_advisory_xact_lock(%(lock)s);
+
+-- name: append_event
+-- One event, with the history row as of now, and a nudge to whoever listens.
+WITH run AS (
+    UPDATE models_refresh_history
+    SET last_sequence = last_sequence + 1
+    WHERE id = %(refresh_id)s
+    RETURNING *
+),
+
+event AS (
+    INSERT INTO refresh_events (refresh_id, sequence, kind, phase, done, total, message, refresh)
+    SELECT
+        run.id,
+        run.last_sequence,
+        %(kind)s,
+        %(phase)s,
+        %(done)s,
+        %(total)s,
+        %(message)s,
+        to_jsonb(run)
+    FROM run
+    RETURNING id, sequence
+)
+
+SELECT
+    event.sequence,
+    pg_notify('modelcatalog', 'event:' || event.id) AS notified
+FROM event;
+
+-- name: get_refresh
+-- One run.
+SELECT to_jsonb(h) AS refresh
+FROM models_refresh_history AS h
+WHERE h.id = %(refresh_id)s;
+
+-- name: get_refresh_by_request_id
+-- The run that a request id stands for.
+SELECT to_jsonb(h) AS refresh
+FROM models_refresh_history AS h
+WHERE h.request_id = %(request_id)s;
+
+-- name: get_active_refresh
+-- The run under way.
+SELECT to_jsonb(h) AS refresh
+FROM models_refresh_history AS h
+WHERE h.status IN ('PENDING', 'RUNNING', 'CANCELLING');
+
+-- name: get_last_finished_refresh
+-- The newest run that is over; with only_success the newest that applied what upstream says.
+SELECT to_jsonb(h) AS refresh
+FROM models_refresh_history AS h
+WHERE
+    h.completed_at IS NOT NULL
+    AND (h.status IN ('SUCCEEDED', 'PARTIALLY_SUCCEEDED') OR NOT %(only_success)s)
+ORDER BY h.started_at DESC, h.id DESC
+LIMIT 1;
+
+-- name: list_refreshes
+-- One keyset page, newest first.
+SELECT to_jsonb(h) AS refresh
+FROM models_refresh_history AS h
+WHERE
+    (h.started_at, h.id) < (%(before_started_at)s, %(before_id)s)
+    OR %(before_id)s::uuid IS NULL
+ORDER BY h.started_at DESC, h.id DESC
+LIMIT %(limit)s;
+
+-- name: get_last_event_id
+-- Where a watch of everything begins.
+SELECT coalesce(max(id), 0) AS id
+FROM refresh_events;
+
+-- name: list_events
+-- Events after a cursor, in commit order. refresh_id NULL: of all runs.
+SELECT
+    e.id,
+    e.sequence,
+    e.kind,
+    e.phase,
+    e.done,
+    e.total,
+    e.message,
+    e.happened_at,
+    e.refresh
+FROM refresh_events AS e
+WHERE
+    e.id > %(after_id)s
+    AND (e.refresh_id = %(refresh_id)s OR %(refresh_id)s::uuid IS NULL)
+ORDER BY e.id
+LIMIT %(limit)s;
+
+-- name: get_event_at
+-- The last event at or before a cursor: the state as of it. refresh_id NULL: of all runs.
+SELECT
+    e.id,
+    e.sequence,
+    e.kind,
+    e.phase,
+    e.done,
+    e.total,
+    e.message,
+    e.happened_at,
+    e.refresh
+FROM refresh_events AS e
+WHERE
+    e.id <= %(at_id)s
+    AND (e.refresh_id = %(refresh_id)s OR %(refresh_id)s::uuid IS NULL)
+ORDER BY e.id DESC
+LIMIT 1;
+
+-- name: get_terminal_event_id
+-- The event that ended a run.
+SELECT e.id
+FROM refresh_events AS e
+WHERE
+    e.refresh_id = %(refresh_id)s
+    AND e.kind = 'TERMINAL';
+
+-- name: try_own_refresh
+-- Session lock of the one runner in the cluster; gone with its connection.
+SELECT pg_try_advisory_lock(%(lock)s) AS owned;
+
+-- name: disown_refresh
+-- Gives the session lock back.
+SELECT pg_advisory_unlock(%(lock)s);

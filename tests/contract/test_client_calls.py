@@ -1,0 +1,303 @@
+"""Unary calls of both clients against a server that misbehaves on request."""
+
+# ruff: noqa: S106 -- page and resume tokens, and one that opens nothing
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from contract.client_peer import DRIVER_IDS, DRIVERS, RPCS, AsyncDriver, Peer, answer, fail, hang, serving
+from modelcatalog.v1.model_catalog_service_pb2 import (
+    GetModelResponse,
+    ListModelsRequest,
+    ListModelsResponse,
+    SearchModelsResponse,
+    SearchResult,
+)
+from modelcatalog_client import (
+    DEFAULT_TIMEOUTS,
+    AsyncModelCatalogClient,
+    CallCancelledError,
+    DeadlineExceededError,
+    InternalError,
+    Model,
+    ModelCatalogClient,
+    ModelNotFoundError,
+    Pricing,
+    ServerDrainingError,
+    Tls,
+    UnavailableError,
+    Workload,
+)
+from modelcatalog_client._config import package_version
+
+LISTS = {"ListModels", "SearchModels", "ListProviders", "ListRefreshes", "ListAuditEvents"}
+UNARY = sorted(RPCS.keys() - LISTS - {"WatchRefreshStatus"})
+
+# For these tests only; valid until 2120.
+CERTIFICATE = b"""-----BEGIN CERTIFICATE-----
+MIIBeTCCAR+gAwIBAgIBATAKBggqhkjOPQQDAjAcMRowGAYDVQQDDBFtb2RlbGNh
+dGFsb2cudGVzdDAgFw0yMDAxMDEwMDAwMDBaGA8yMTIwMDEwMTAwMDAwMFowHDEa
+MBgGA1UEAwwRbW9kZWxjYXRhbG9nLnRlc3QwWTATBgcqhkjOPQIBBggqhkjOPQMB
+BwNCAAQj+Qi4Xr14hPn9vu9j0fbBODVoeiuupP0LWtbO/8+wVpBCJxaFiqzudSnU
+9eVNxsSwPYnVVCDQhM9qswByo2cZo1AwTjAPBgNVHRMBAf8EBTADAQH/MBwGA1Ud
+EQQVMBOCEW1vZGVsY2F0YWxvZy50ZXN0MB0GA1UdDgQWBBTeVeCoJK0SuUaXbc49
+ImUpPv/UKzAKBggqhkjOPQQDAgNIADBFAiEAhYBdBBiZ683yMecLlNfPxF+s5lzo
+sV1KN3rLxKbflHUCIBPnzTfSqathyCOttZizZw2IFOntRagw0PdbxMsAWnQH
+-----END CERTIFICATE-----
+"""
+KEY = b"""-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg41WVUw1wiAzinTdO
+xKNqVhxSU2OHdbwHoxrepGZtd4ShRANCAAQj+Qi4Xr14hPn9vu9j0fbBODVoeiuu
+pP0LWtbO/8+wVpBCJxaFiqzudSnU9eVNxsSwPYnVVCDQhM9qswByo2cZ
+-----END PRIVATE KEY-----
+"""
+
+
+@pytest.fixture(params=DRIVERS, ids=DRIVER_IDS)
+def driver(request: pytest.FixtureRequest) -> AsyncDriver:
+    made: AsyncDriver = request.param
+    return made
+
+
+@pytest.fixture
+async def peer() -> AsyncIterator[Peer]:
+    async with serving(Peer()) as serving_peer:
+        yield serving_peer
+
+
+@pytest.fixture
+async def client(driver: AsyncDriver, peer: Peer) -> AsyncIterator[Any]:
+    async with driver.client(peer.target) as made:
+        yield made
+
+
+def method_of(client: Any, rpc: str) -> Any:
+    return getattr(client, re.sub(r"(?<!^)(?=[A-Z])", "_", rpc).lower())
+
+
+def argument(field: Any) -> Any:
+    """A value that is not the field's default."""
+    if field.message_type is not None:
+        return {"google.protobuf.FieldMask": ["id"], "modelcatalog.v1.Workload": Workload(input_tokens=1)}[
+            field.message_type.full_name
+        ]
+    if field.enum_type is not None:
+        return field.enum_type.values[-1].number
+    value = {field.CPPTYPE_STRING: "x", field.CPPTYPE_BOOL: True, field.CPPTYPE_DOUBLE: 0.5}.get(field.cpp_type, 3)
+    return [value, value] if field.is_repeated else value
+
+
+@pytest.mark.parametrize("rpc", sorted(RPCS.keys() - {"WatchRefreshStatus"}))
+async def test_every_argument_arrives(driver: AsyncDriver, peer: Peer, client: Any, rpc: str) -> None:
+    arguments = {field.name: argument(field) for field in RPCS[rpc].input_type.fields}
+    result = method_of(client, rpc)(**arguments) if rpc in LISTS else None
+    if rpc in LISTS:
+        assert await driver.read(result) == []
+    else:
+        response = await driver.call(method_of(client, rpc), **arguments)
+        assert response.DESCRIPTOR is RPCS[rpc].output_type
+
+    (call,) = peer.calls
+    if "read_mask" in arguments:
+        arguments["read_mask"] = FieldMask(paths=["id"])
+    assert call.rpc == rpc
+    assert call.request == RPCS[rpc].input_type._concrete_class(**arguments)
+    assert call.seconds == pytest.approx(DEFAULT_TIMEOUTS[rpc], abs=2)
+
+
+async def test_a_response_reads_as_the_readme_says(driver: AsyncDriver, peer: Peer, client: Any) -> None:
+    peer.script["GetModel"].append(answer(GetModelResponse(model=Model(pricing=Pricing(input="1.25")))))
+    response = await driver.call(client.get_model, "openai/gpt-5")
+    assert response.model.pricing.input == "1.25"
+
+
+async def test_token_revision_and_user_agent_arrive(driver: AsyncDriver, peer: Peer) -> None:
+    async with driver.client(peer.target, token="t0k", user_agent="billing/2.1") as client:
+        await driver.call(client.get_catalog_info, min_revision=41)
+    metadata = peer.calls[0].metadata
+    assert metadata["authorization"] == "Bearer t0k"
+    assert metadata["x-catalog-min-revision"] == "41"
+    assert str(metadata["user-agent"]).startswith(f"billing/2.1 modelcatalog-python/{package_version()} ")
+
+
+async def test_timeouts_reach_the_server(driver: AsyncDriver, peer: Peer) -> None:
+    async with driver.client(peer.target, timeout=30) as client:
+        await driver.call(client.get_catalog_info)
+        await driver.call(client.get_catalog_info, timeout=10)
+    assert [call.seconds for call in peer.calls] == pytest.approx([30, 10], abs=3)
+
+
+async def test_an_error_has_its_type_and_its_origin(driver: AsyncDriver, peer: Peer, client: Any) -> None:
+    peer.script["GetModel"].append(fail("MODEL_NOT_FOUND", candidates="openai/gpt-5"))
+    with pytest.raises(ModelNotFoundError, match=r"MODEL_NOT_FOUND from GetModel, request r-1") as caught:
+        await driver.call(client.get_model, "openai/gpt-55")
+    assert caught.value.candidates == ("openai/gpt-5",)
+    assert isinstance(caught.value.__cause__, grpc.RpcError)
+
+
+@pytest.mark.parametrize("rpc", UNARY)
+async def test_unavailable_is_retried(driver: AsyncDriver, peer: Peer, client: Any, rpc: str) -> None:
+    peer.script[rpc].extend([fail("SERVER_DRAINING"), fail("OVERLOADED")])
+    arguments = {field.name: argument(field) for field in RPCS[rpc].input_type.fields}
+    await driver.call(method_of(client, rpc), **arguments)
+    assert len(peer.calls) == 3
+
+
+async def test_retries_are_bounded(driver: AsyncDriver, peer: Peer, client: Any) -> None:
+    peer.script["GetModel"].extend([fail("SERVER_DRAINING")] * 9)
+    with pytest.raises(ServerDrainingError):
+        await driver.call(client.get_model, "openai/gpt-5")
+    assert len(peer.calls) == 4
+
+
+async def test_no_other_code_is_retried(driver: AsyncDriver, peer: Peer, client: Any) -> None:
+    peer.script["GetModel"].append(fail("INTERNAL"))
+    with pytest.raises(InternalError):
+        await driver.call(client.get_model, "openai/gpt-5")
+    assert len(peer.calls) == 1
+
+
+async def test_a_retried_start_is_the_same_start(driver: AsyncDriver, peer: Peer, client: Any) -> None:
+    peer.script["StartRefresh"].append(fail("SERVER_DRAINING"))
+    await driver.call(client.start_refresh)
+    await driver.call(client.start_refresh)
+    first, retried, second = (call.request.request_id for call in peer.calls)
+    assert first == retried != second
+    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", first)
+
+
+async def test_time_that_is_over_is_an_error_of_its_own(driver: AsyncDriver, peer: Peer, client: Any) -> None:
+    peer.script["GetModel"].append(hang)
+    with pytest.raises(DeadlineExceededError, match="timeout="):
+        await driver.call(client.get_model, "openai/gpt-5", timeout=0.1)
+
+
+async def test_nobody_there_says_where_it_looked(driver: AsyncDriver) -> None:
+    async with driver.client("127.0.0.1:1") as client:
+        with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1 .*modelcatalog serve"):
+            await driver.call(client.get_model, "openai/gpt-5", timeout=5)
+
+
+async def test_a_proxy_in_the_environment_gets_nothing(
+    driver: AsyncDriver, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    async with driver.client(peer.target) as client:
+        await driver.call(client.get_catalog_info)
+
+
+def pages(*tokens: str) -> list[ListModelsResponse]:
+    return [
+        ListModelsResponse(models=[Model(id=f"m/{index}")], next_page_token=token, total_size=len(tokens))
+        for index, token in enumerate(tokens)
+    ]
+
+
+async def test_a_listing_fetches_as_it_is_read(driver: AsyncDriver, peer: Peer, client: Any) -> None:
+    listing = client.list_models(provider_id="m", filter="f", page_size=1, if_none_match="e")
+    assert peer.calls == []
+
+    peer.script["ListModels"].extend(map(answer, pages("t1", "t2", "")))
+    assert [model.id for model in await driver.take(listing, 2)] == ["m/0", "m/1"]
+    assert [call.request for call in peer.calls] == [
+        ListModelsRequest(provider_id="m", filter="f", page_size=1, if_none_match="e"),
+        ListModelsRequest(provider_id="m", filter="f", page_size=1, page_token="t1"),
+    ]
+
+
+async def test_a_listing_can_be_read_again(driver: AsyncDriver, peer: Peer, client: Any) -> None:
+    listing = client.list_models()
+    for _ in range(2):
+        peer.script["ListModels"].extend(map(answer, pages("t1", "")))
+        assert [model.id for model in await driver.read(listing)] == ["m/0", "m/1"]
+    assert [call.request.page_token for call in peer.calls] == ["", "t1", "", "t1"]
+
+
+async def test_pages_are_responses(driver: AsyncDriver, peer: Peer, client: Any) -> None:
+    peer.script["ListModels"].extend(map(answer, pages("t1", "")))
+    assert [page.total_size for page in await driver.read(client.list_models().pages())] == [2, 2]
+
+
+async def test_a_page_by_number_is_that_page(driver: AsyncDriver, peer: Peer, client: Any) -> None:
+    peer.script["ListModels"].extend(map(answer, pages("t1", "")))
+    assert len(await driver.read(client.list_models(page=3))) == 1
+    assert peer.calls[0].request.page == 3
+
+
+async def test_a_search_yields_results(driver: AsyncDriver, peer: Peer, client: Any) -> None:
+    peer.script["SearchModels"].append(answer(SearchModelsResponse(results=[SearchResult(score=0.5)])))
+    assert [result.score for result in await driver.read(client.search_models("gpt"))] == [0.5]
+
+
+async def test_a_closed_client_makes_no_calls(driver: AsyncDriver, peer: Peer, client: Any) -> None:
+    await driver.call(client.get_catalog_info)
+    await driver.call(client.close)
+    await driver.call(client.close)
+    with pytest.raises(RuntimeError, match="closed"):
+        await driver.call(client.get_catalog_info)
+
+
+async def test_closing_ends_the_calls_that_run(driver: AsyncDriver, peer: Peer, client: Any) -> None:
+    peer.script["GetModel"].append(hang)
+    running = asyncio.create_task(driver.call(client.get_model, "openai/gpt-5", timeout=60))
+    await peer.until(lambda: len(peer.calls) == 1)
+    await driver.call(client.close)
+    with pytest.raises(CallCancelledError):
+        await running
+
+
+async def test_a_cancelled_task_stays_cancelled(peer: Peer) -> None:
+    peer.script["GetModel"].append(hang)
+    async with AsyncModelCatalogClient(peer.target) as client:
+        running = asyncio.create_task(client.get_model("openai/gpt-5"))
+        await peer.until(lambda: len(peer.calls) == 1)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+
+async def test_threads_share_a_client(peer: Peer) -> None:
+    def use() -> list[int]:
+        with ModelCatalogClient(peer.target) as client:
+            start = threading.Barrier(8)
+
+            def call(_: int) -> int:
+                start.wait()
+                return client.get_catalog_info().catalog_revision
+
+            with ThreadPoolExecutor(8) as pool:
+                return list(pool.map(call, range(8)))
+
+    assert await asyncio.to_thread(use) == [0] * 8
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+async def test_tls_with_a_private_authority(driver: AsyncDriver, tmp_path: Path, mutual: bool) -> None:
+    (tmp_path / "ca.pem").write_bytes(CERTIFICATE)
+    own = {"certificate": CERTIFICATE, "key": KEY} if mutual else {}
+    tls = Tls(ca=tmp_path / "ca.pem", server_name="modelcatalog.test", **own)
+    credentials = grpc.ssl_server_credentials([(KEY, CERTIFICATE)], CERTIFICATE if mutual else None, mutual)
+
+    async with serving(Peer(), credentials=credentials) as peer, driver.client(peer.target, tls=tls) as client:
+        await driver.call(client.get_catalog_info)
+        assert len(peer.calls) == 1
+
+
+async def test_a_certificate_nobody_vouches_for_is_refused(driver: AsyncDriver) -> None:
+    credentials = grpc.ssl_server_credentials([(KEY, CERTIFICATE)])
+    async with serving(Peer(), credentials=credentials) as peer:
+        async with driver.client(peer.target, tls=Tls(server_name="modelcatalog.test")) as client:
+            with pytest.raises(UnavailableError, match="TLS"):
+                await driver.call(client.get_catalog_info, timeout=5)
+        assert peer.calls == []

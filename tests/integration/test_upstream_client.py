@@ -144,6 +144,16 @@ class TestFetch:
         server.misbehave("/catalog.json", upstream_server.content(CATALOG, content_type=""))
         assert await upstream.fetch(etag=None, progress=no_progress) is not None
 
+    async def test_goes_through_the_proxy_of_the_environment(
+        self, server: UpstreamServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("http_proxy", server.url)
+        async with make_upstream("http://models.invalid") as upstream:
+            payload = await upstream.fetch(etag=None, progress=no_progress)
+        assert payload is not None
+        assert payload.catalog == CATALOG
+        assert server.requests[0].headers["Host"] == "models.invalid"
+
     async def test_is_cancelled_at_once(self, server: UpstreamServer, upstream: ModelsDevUpstream) -> None:
         server.misbehave("/catalog.json", upstream_server.hang)
         task = asyncio.create_task(upstream.fetch(etag=None, progress=no_progress))

@@ -101,12 +101,15 @@ async def test_leaves_no_process_behind() -> None:
 
 
 async def test_leaves_no_process_behind_when_cancelled_at_work() -> None:
-    pid = 0
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.5), SpawnedComparison() as comparison:
-            pid = pid_of(comparison)
+    async def run() -> None:
+        async with SpawnedComparison() as comparison:
+            pids.append(pid_of(comparison))
             await compare(comparison, ENDLESS)
-    assert is_gone(pid)
+
+    pids: list[int] = []
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(run(), 0.5)
+    assert [is_gone(pid) for pid in pids] == [True]
 
 
 async def test_a_killed_process_is_an_error_with_a_clear_line() -> None:

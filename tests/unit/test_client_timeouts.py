@@ -87,8 +87,9 @@ def test_a_method_takes_every_field_of_the_request(client: type, rpc: MethodDesc
 @pytest.mark.parametrize("rpc", RPCS, ids=name_of)
 def test_a_method_documents_its_arguments(rpc: MethodDescriptor) -> None:
     method = getattr(ModelCatalogClient, method_name(rpc))
+    documentation = inspect.getdoc(method) or ""
     for parameter in set(inspect.signature(method).parameters) - {"self"}:
-        assert f"            {parameter}: " in method.__doc__
+        assert f"\n    {parameter}: " in documentation
 
 
 @pytest.mark.parametrize(

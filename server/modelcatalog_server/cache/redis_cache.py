@@ -41,9 +41,7 @@ class RedisCache:
                 socket_timeout=_ANSWER_TIMEOUT_S,
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
-                # Both would send CLIENT SETINFO, which Redis 6.2 does not have.
-                lib_name=None,
-                lib_version=None,
+                driver_info=None,  # would send CLIENT SETINFO, which Redis 6.2 does not have
             )
         except ValueError as error:
             raise StartupError(f"MODELCATALOG_REDIS_URL is no address of a Redis: {error}") from error

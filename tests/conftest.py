@@ -1,0 +1,173 @@
+"""Real services for the tests: one PostgreSQL and one Valkey per session, a database of its own for each test.
+
+Databases are cloned from templates: ``mc_empty`` has the schema, ``mc_loaded`` the full catalog of 2026-07-02 as the
+service itself loads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from modelcatalog_client import AsyncModelCatalogClient
+from modelcatalog_server import app
+from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, Trigger
+from modelcatalog_server.settings import Settings, load_settings
+
+DATA = Path(__file__).parent / "data"
+SNAPSHOT = Path(app.__file__).parent / "modelsdev" / "snapshot" / "catalog-2026-07-02.json.gz"
+
+
+@dataclass(frozen=True)
+class Services:
+    """Where the session's PostgreSQL and Valkey are."""
+
+    database_url: str
+    redis_url: str
+
+    def execute(self, statement: str) -> None:
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            connection.execute(statement)
+
+    def url_of(self, database: str) -> str:
+        return self.database_url.replace("/modelcatalog?", f"/{database}?")
+
+    def clone(self, template: str) -> str:
+        """Return the address of a new database that is a copy of a template."""
+        name = f"mc_{uuid4().hex}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        return self.url_of(name)
+
+    def drop(self, url: str) -> None:
+        name = url.rpartition("?")[0].rpartition("/")[2]
+        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def work_dir() -> Iterator[Path]:
+    """A directory that an unprivileged user can reach too: pytest's own is private to root."""
+    path = Path(tempfile.mkdtemp(prefix="modelcatalog-tests-", dir="/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def services(work_dir: Path) -> Iterator[Services]:
+    script = Path(__file__).parent / "services.py"
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(work_dir / "services")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        yield Services(**json.loads(process.stdout.readline()))
+        process.stdin.close()
+        process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def templates(services: Services) -> Services:
+    """The services with both templates made."""
+    for name in ("mc_empty", "mc_loaded"):
+        services.execute(f"CREATE DATABASE {name}")
+        asyncio.run(app.migrate_database(load_settings(database_url=services.url_of(name))))
+    asyncio.run(_load(make_settings(services, services.url_of("mc_loaded"), upstream_url=folder_url(SNAPSHOT))))
+    return services
+
+
+def make_settings(services: Services, database_url: str, **more: Any) -> Settings:
+    defaults = {"listen": "127.0.0.1:0", "redis_url": services.redis_url, "log_level": "warning", "offline": False}
+    return load_settings(database_url=database_url, **{**defaults, **more})
+
+
+async def _load(settings: Settings) -> None:
+    async with app.start(settings) as running:
+        await refresh_to_end(running, trigger=Trigger.STARTUP)
+
+
+async def refresh_to_end(running: app.App, **request: Any) -> Refresh:
+    """Start a run and follow it to its end."""
+    refresh, _ = await running.refreshes.start(RefreshRequest(**request))
+    async with asyncio.timeout(60), await running.feed.watch(refresh.id, "", 15) as watch:
+        while (notice := await watch.next()) is not None:
+            refresh = notice.refresh or refresh
+    assert refresh.state.is_over
+    return refresh
+
+
+_FOLDERS: dict[Path, Path] = {}
+
+
+def folder_url(*documents: Path) -> str:
+    """Return a file:// upstream that holds one dated document under the name that the site serves it under."""
+    folder = Path(tempfile.mkdtemp(prefix="modelcatalog-upstream-", dir="/tmp"))
+    for document in documents:
+        shutil.copy(document, folder / (document.name.partition("-")[0] + ".json.gz"))
+    return folder.as_uri()
+
+
+def read_json(path: Path) -> Any:
+    """Return a recorded document as the standard library reads it."""
+    return json.loads(gzip.decompress(path.read_bytes()))
+
+
+@pytest.fixture
+def empty_database(templates: Services) -> Iterator[str]:
+    """A database with the schema and nothing else."""
+    url = templates.clone("mc_empty")
+    yield url
+    templates.drop(url)
+
+
+@pytest.fixture
+def loaded_database(templates: Services) -> Iterator[str]:
+    """A database with the full catalog of 2026-07-02, revision 1."""
+    url = templates.clone("mc_loaded")
+    yield url
+    templates.drop(url)
+
+
+StartApp = Callable[..., AbstractAsyncContextManager[app.App]]
+
+
+@pytest.fixture
+def start_app(templates: Services) -> StartApp:
+    """Start the service in this process on a database: ``async with start_app(url) as running``."""
+
+    def start(database_url: str, **settings: Any) -> AbstractAsyncContextManager[app.App]:
+        return app.start(make_settings(templates, database_url, **settings))
+
+    return start
+
+
+@pytest.fixture
+async def running(start_app: StartApp, loaded_database: str) -> AsyncIterator[app.App]:
+    """The service on a database with the full catalog."""
+    async with start_app(loaded_database, offline=True) as running:
+        await running.server.set_serving(True)
+        yield running
+
+
+@pytest.fixture
+async def client(running: app.App) -> AsyncIterator[AsyncModelCatalogClient]:
+    """A typed client of the running service."""
+    async with AsyncModelCatalogClient(running.server.address) as client:
+        yield client

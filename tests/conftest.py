@@ -27,6 +27,7 @@ import pytest
 from modelcatalog_client import AsyncModelCatalogClient
 from modelcatalog_server import app
 from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, Trigger
+from modelcatalog_server.logs import set_up_logs
 from modelcatalog_server.settings import Settings, load_settings
 
 DATA = Path(__file__).parent / "data"
@@ -56,6 +57,12 @@ class Services:
     def drop(self, url: str) -> None:
         name = url.rpartition("?")[0].rpartition("/")[2]
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_logs() -> None:
+    """Log as the service does, without the calls."""
+    set_up_logs("warning", "console")
 
 
 @pytest.fixture(scope="session")

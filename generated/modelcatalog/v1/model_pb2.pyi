@@ -210,7 +210,9 @@ class Model(google.protobuf.message.Message):
 
     @property
     def pricing(self) -> Global___Pricing:
-        """Unset when the price is unknown, which is not free: a free model has prices of "0"."""
+        """Unset when the price is unknown, which is not free: a free model has prices of "0". Set with `input` and `output`
+        unset when upstream prices only some `modes`.
+        """
 
     @property
     def capabilities(self) -> Global___Capabilities:

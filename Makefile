@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 GENERATE_VENV := .venv-generate
+FLOOR_VENV := .venv-floor
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check --require-hashes
 SERVICE_PROTOS := $(wildcard protos/modelcatalog/v1/*_service.proto)
@@ -12,7 +13,7 @@ PROTOS := $(wildcard protos/modelcatalog/v1/*.proto)
 
 .PHONY: help
 help: ## List the targets.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # --- environments -----------------------------------------------------------------------------------------------
 
@@ -34,12 +35,18 @@ $(GENERATE_VENV)/.done: requirements/generate.txt
 	@$(GENERATE_VENV)/bin/python -m pip install $(PIP_FLAGS) -r requirements/generate.txt
 	@touch $@
 
+$(FLOOR_VENV)/.done: requirements/floor.txt
+	@test -x $(FLOOR_VENV)/bin/python || $(PYTHON) -m venv $(FLOOR_VENV)
+	@echo "installing the oldest versions that the client allows into $(FLOOR_VENV)"
+	@$(FLOOR_VENV)/bin/python -m pip install $(PIP_FLAGS) -r requirements/floor.txt
+	@touch $@
+
 .PHONY: setup
 setup: $(VENV)/.dev $(GENERATE_VENV)/.done ## Make the environments with everything pinned.
 
 .PHONY: requirements
 requirements: ## Resolve requirements/*.in again (needs uv on the path).
-	@for name in server dev generate; do \
+	@for name in server dev generate floor; do \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	    --custom-compile-command 'make requirements' requirements/$$name.in -o requirements/$$name.txt; done
 
@@ -86,9 +93,19 @@ fix: $(VENV)/.dev ## Format and mend what can be mended.
 # --- tests ------------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: $(VENV)/.dev ## The whole suite, against a real PostgreSQL and Valkey that it starts. ARGS="-k watch" for some.
+test: $(VENV)/.dev test-floor ## The whole suite, against a real PostgreSQL and Valkey that it starts. ARGS="-k watch" for some.
 	@$(BIN)/pytest $(ARGS)
+
+# --noconftest: the service's fixtures need the service, which is not there.
+.PHONY: test-floor
+test-floor: $(FLOOR_VENV)/.done ## The client's tests on the oldest versions that it allows.
+	@PYTHONPATH=client:generated $(FLOOR_VENV)/bin/pytest --quiet --noconftest -p no:cacheprovider \
+	  tests/unit/test_client_*.py tests/contract/test_client_*.py
+
+.PHONY: bench-load
+bench-load: $(VENV)/.server ## How long a refresh takes, from body received to committed.
+	@$(BIN)/python bench/load.py
 
 .PHONY: clean
 clean: ## Remove the environments and caches. The data directory stays.
-	rm -rf $(VENV) $(GENERATE_VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info
+	rm -rf $(VENV) $(GENERATE_VENV) $(FLOOR_VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info

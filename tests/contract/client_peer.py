@@ -136,8 +136,7 @@ async def serving(
     add_ModelCatalogServicer_to_server(peer, server)  # type: ignore[arg-type]
     add_RefreshServiceServicer_to_server(peer, server)  # type: ignore[arg-type]
     add_CatalogAdminServicer_to_server(peer, server)  # type: ignore[arg-type]
-    secure = credentials is not None
-    port = server.add_secure_port(address, credentials) if secure else server.add_insecure_port(address)
+    port = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
     peer.target = f"127.0.0.1:{port}"
     peer.server = server
     await server.start()

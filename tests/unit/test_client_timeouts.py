@@ -64,6 +64,7 @@ def test_unavailable_is_retried_and_nothing_else(rpc: MethodDescriptor) -> None:
     if rpc.name in NOT_RETRIED:
         assert policy is None
     else:
+        assert policy is not None
         assert policy["retryableStatusCodes"] == ["UNAVAILABLE"]
         assert policy["maxAttempts"] <= 5  # gRPC ignores more
 

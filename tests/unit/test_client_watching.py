@@ -13,7 +13,6 @@ from modelcatalog_client import (
 )
 from modelcatalog_client._watching import Cursor, ReconnectPolicy, Recovery
 
-Kind = RefreshStatus.Kind.ValueType
 SNAPSHOT, STATE, TERMINAL = (
     RefreshStatus.KIND_SNAPSHOT,
     RefreshStatus.KIND_STATE,
@@ -21,7 +20,7 @@ SNAPSHOT, STATE, TERMINAL = (
 )
 
 
-def status(kind: Kind, sequence: int, token: str = "", run: str = "a") -> RefreshStatus:
+def status(kind: RefreshStatus.Kind.ValueType, sequence: int, token: str = "", run: str = "a") -> RefreshStatus:
     return RefreshStatus(kind=kind, sequence=sequence, refresh_id=run, resume_token=token or f"{run}{sequence}")
 
 

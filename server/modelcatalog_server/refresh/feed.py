@@ -94,9 +94,12 @@ class RefreshFeed:
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._last_id = 0
+        #: Revision of the catalog, at least that of every event handed out.
+        self.revision = 0
 
     async def __aenter__(self) -> Self:
         self._last_id = await self._store.get_last_event_id()
+        self.revision = (await self._store.get_catalog_state()).revision
         self._task = asyncio.create_task(self._read_events(), name="refresh-feed")
         return self
 
@@ -197,6 +200,7 @@ class RefreshFeed:
             ticket = self._changed.ticket()
             try:
                 while events := await self._store.list_events(self._last_id, None, _BATCH):
+                    self.revision = (await self._store.get_catalog_state()).revision
                     self._hand_out(events)
             except CatalogError as error:
                 _log.warning("cannot read refresh events", error=str(error))

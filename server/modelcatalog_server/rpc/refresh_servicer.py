@@ -128,9 +128,10 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
         )
         async with await self._feed.watch(refresh_id, request.resume_token, heartbeat_s) as watch:
             while (notice := await watch.next()) is not None:
-                state = await self._reader.get_state()
                 status = to_refresh_status(notice, self._now())
-                await context.write(pb.WatchRefreshStatusResponse(status=status, catalog_revision=state.revision))
+                # What is replayed from the table may be ahead of what this process has heard of.
+                revision = max(self._feed.revision, status.refresh.result_revision)
+                await context.write(pb.WatchRefreshStatusResponse(status=status, catalog_revision=revision))
 
     async def _announce_revision(self, context: Context) -> int:
         state = await self._reader.get_state()

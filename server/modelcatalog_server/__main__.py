@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
@@ -14,7 +18,7 @@ try:
 except ModuleNotFoundError as missing:
     sys.exit(f"the command needs the server: pip install 'modelcatalog[server]' (missing: {missing.name})")
 
-from modelcatalog_server.domain.errors import StartupError
+from modelcatalog_server.domain.errors import CatalogError, StartupError
 
 if TYPE_CHECKING:
     from click.decorators import FC
@@ -22,19 +26,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def setting_options(command: FC) -> FC:
-    """Give a command a flag for each setting; the environment variable of each is in the help."""
-    for name, field in reversed(Settings.model_fields.items()):
-        is_flag = field.annotation is bool
-        flag = f"--{name.replace('_', '-')}"
-        option = click.option(
-            f"{flag}/--no-{name.replace('_', '-')}" if is_flag else flag,
-            name,
-            default=None,
-            help=f"{field.description} [{PREFIX}{name.upper()}]",
-        )
-        command = option(command)
-    return command
+def setting_options(*names: str) -> Callable[[FC], FC]:
+    """Give a command a flag for each of these settings; the help says the environment variable and the default."""
+
+    def decorate(command: FC) -> FC:
+        for name in reversed(names):
+            command = _setting_option(name)(command)
+        return command
+
+    return decorate
+
+
+def _setting_option(name: str) -> Callable[[FC], FC]:
+    field = Settings.model_fields[name]
+    flag = f"--{name.replace('_', '-')}"
+    if field.annotation is bool:
+        flag = f"{flag}/--no-{flag[2:]}"
+    default = "" if field.default is None else f", default {str(field.default).lower()}"
+    return click.option(flag, name, default=None, help=f"{field.description} [{PREFIX}{name.upper()}{default}]")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,16 +53,18 @@ def cli() -> None:
 
 
 @cli.command()
-@setting_options
+@setting_options(*Settings.model_fields)
 def serve(**flags: Any) -> None:
-    """Serve the catalog. Without a database or Redis in the settings it brings its own."""
-    from modelcatalog_server import app
+    """Serve the catalog until SIGTERM or Ctrl-C, which ends it with exit code 0.
 
-    _run(app.serve(_load(flags)))
+    Without a database or Redis in the settings it brings its own.
+    """
+    with suppress(asyncio.CancelledError):
+        _run(_serve(_load(flags)))
 
 
 @cli.command()
-@setting_options
+@setting_options("database_url", "data_dir", "log_level", "log_format")
 def migrate(**flags: Any) -> None:
     """Bring the database to the schema of this version."""
     from modelcatalog_server import app
@@ -66,12 +77,35 @@ def migrate(**flags: Any) -> None:
 
 
 def main() -> None:
-    """Run the command; what keeps it from starting is one line on standard error and exit code 1."""
+    """Run the command; what keeps it from its work is one line on standard error and exit code 1."""
     try:
         cli()
-    except StartupError as error:
-        click.echo(f"modelcatalog: {error}", err=True)
-        sys.exit(1)
+    except (StartupError, CatalogError) as error:
+        sys.exit(f"modelcatalog: {error}")
+    except asyncio.CancelledError:
+        sys.exit("modelcatalog: interrupted")
+
+
+async def _serve(settings: Settings) -> None:
+    from modelcatalog_server.backends import start_backends
+
+    importing = asyncio.create_task(_import_ahead(), name="import")
+    async with start_backends(settings) as backends:
+        importing.cancel()
+        from modelcatalog_server import app
+
+        await app.serve(settings, backends)
+
+
+async def _import_ahead() -> None:
+    """Import what is going to be needed while the own servers start, which are other processes.
+
+    Not in a thread, because forking is not safe beside one that loads libraries; in pieces, so that what waits for
+    those servers gets its turn. A warm start does not get to the last one, and does not need it.
+    """
+    for name in ("storage.catalog_store", "cache.redis_cache", "rpc.server", "app", "modelsdev.client"):
+        import_module(f"modelcatalog_server.{name}")
+        await asyncio.sleep(0)
 
 
 def _load(flags: dict[str, Any]) -> Settings:
@@ -91,7 +125,25 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     else:
         new_loop = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        return runner.run(work)
+        return runner.run(_until_signalled(work))
+
+
+async def _until_signalled(work: Coroutine[Any, Any, T]) -> T:
+    """Have SIGTERM and Ctrl-C cancel the work, which then ends in its own order.
+
+    A second signal ends the process at once; its children die with it.
+    """
+    task = asyncio.current_task()
+    assert task is not None, "a coroutine runs in a task"  # noqa: S101 - a broken invariant, not a check
+
+    def on_signal() -> None:
+        if task.cancelling():
+            os._exit(1)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    return await work
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from modelcatalog_server.domain.errors import StartupError
@@ -21,17 +22,26 @@ def _check_address(value: str) -> str:
     return value
 
 
-def _check_loopback(value: str) -> str:
-    host = _check_address(value).rpartition(":")[0].strip("[]")
-    if host not in {"localhost", "::1"} and not host.startswith("127."):
-        raise ValueError("must be a loopback address while callers are not identified, or pass --insecure")
-    return value
-
-
 def _check_upstream(value: str) -> str:
-    if not value.startswith(("https://", "http://", "file://")):
-        raise ValueError("must begin with https://, http:// or file://")
-    return value.rstrip("/") if not value.startswith("file://") else value
+    try:
+        url = urlsplit(value)
+        has_host, is_folder = bool(url.hostname and url.port != 0), url.netloc in {"", "localhost"} and url.path != ""
+    except ValueError as error:
+        raise ValueError("is not a URL") from error
+    if (url.scheme in {"https", "http"} and has_host) or (url.scheme == "file" and is_folder):
+        return value.rstrip("/") if url.scheme != "file" else value
+    raise ValueError("must begin with https://host, http://host or file:///folder")
+
+
+def _check_database(value: SecretStr) -> SecretStr:
+    """Refuse here what is no URL: libpq would say so with the whole of it, password and all."""
+    text = value.get_secret_value()
+    if "://" in text:
+        try:
+            urlsplit(text)
+        except ValueError:
+            raise ValueError("is not a URL") from None
+    return value
 
 
 Address = Annotated[str, AfterValidator(_check_address)]
@@ -40,13 +50,19 @@ Address = Annotated[str, AfterValidator(_check_address)]
 class Settings(BaseSettings):
     """What a process is told. Secrets do not show in ``repr``."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,  # as compose files and shells pass on what is not set
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+    )
 
-    listen: Address = Field("127.0.0.1:50051", description="Address of the gRPC server; port 0 takes a free one.")
     insecure: bool = Field(
         False, description="Listen on any address although callers are not identified: everybody has every role."
     )
-    database_url: SecretStr | None = Field(
+    listen: Address = Field("127.0.0.1:50051", description="Address of the gRPC server; port 0 takes a free one.")
+    database_url: Annotated[SecretStr, AfterValidator(_check_database)] | None = Field(
         None, description="PostgreSQL 15 or later, as URL or conninfo. Unset: one of its own, in the data directory."
     )
     redis_url: SecretStr | None = Field(
@@ -66,10 +82,21 @@ class Settings(BaseSettings):
     max_age_hours: float = Field(24.0, gt=0, description="The catalog counts as stale beyond this age.")
     reflection: bool = Field(True, description="Offer gRPC server reflection, which grpcurl lives on.")
     drain_seconds: float = Field(20.0, gt=0, le=300, description="How long calls may take to finish on SIGTERM.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe lines to log.")
-    log_format: Literal["auto", "console", "json"] = Field(
-        "auto", description="auto: console on a terminal, else json."
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe lines to log: debug, info, warning or error."
     )
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="console, json, or auto: console on a terminal, else json."
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _check_loopback(cls, value: str, others: ValidationInfo) -> str:
+        host = value.rpartition(":")[0].strip("[]")
+        is_loopback = host in {"localhost", "::1"} or host.startswith("127.")
+        if not is_loopback and others.data.get("insecure") is False:
+            raise ValueError("must be a loopback address while callers are not identified, or pass --insecure")
+        return value
 
     @property
     def max_age(self) -> timedelta:
@@ -78,21 +105,16 @@ class Settings(BaseSettings):
 
 
 def load_settings(**flags: Any) -> Settings:
-    """Return the settings; flags that are ``None`` were not given.
+    """Return the settings; flags that are ``None`` or empty were not given.
 
     Raises:
         StartupError: one line that names every bad value at once.
     """
-    given = {name: value for name, value in flags.items() if value is not None}
+    given = {name: value for name, value in flags.items() if value not in (None, "")}
     try:
-        settings = Settings(**given)
-        if not settings.insecure:
-            _check_loopback(settings.listen)
+        return Settings(**given)
     except ValidationError as error:
         raise StartupError("bad settings: " + "; ".join(_describe(each) for each in error.errors())) from error
-    except ValueError as error:
-        raise StartupError(f"bad settings: {PREFIX}LISTEN {error}") from error
-    return settings
 
 
 def _describe(error: Any) -> str:

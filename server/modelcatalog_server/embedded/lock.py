@@ -14,6 +14,8 @@ from modelcatalog_server.embedded.account import Account
 
 _log = logging.getLogger(__name__)
 _POLL_S = 0.05
+# An owner that is alive gets the moment that an idle one takes to stop.
+_LIVE_OWNER_TIMEOUT_S = 2.0
 
 
 async def acquire(path: Path, account: Account, timeout_s: float) -> int:
@@ -42,14 +44,15 @@ async def acquire(path: Path, account: Account, timeout_s: float) -> int:
 
 
 async def _wait(fd: int, path: Path, timeout_s: float) -> None:
-    """Waits for the lock: the PostgreSQL of an owner that was killed needs a moment to shut down."""
+    """Waits for the lock: the PostgreSQL of an owner that was killed needs time to shut down."""
     clock = asyncio.get_running_loop().time
-    deadline = clock() + timeout_s
+    begin = clock()
     if _try_lock(fd):
         return
     _log.info("waiting for data directory %s, in use by pid %s", path.parent, _owner(fd))
     while not _try_lock(fd):
-        if clock() >= deadline:
+        patience_s = min(timeout_s, _LIVE_OWNER_TIMEOUT_S) if _is_open_in(_owner(fd), fd) else timeout_s
+        if clock() - begin >= patience_s:
             raise StartupError(
                 f"data directory {path.parent} is in use by another modelcatalog (pid {_owner(fd)}): "
                 "stop that one, or set MODELCATALOG_DATA_DIR to another directory"
@@ -69,3 +72,12 @@ def _try_lock(fd: int) -> bool:
 
 def _owner(fd: int) -> str:
     return os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+
+
+def _is_open_in(pid: str, fd: int) -> bool:
+    """Whether that process is alive and has the file open itself; not known where it is another user's."""
+    file = os.fstat(fd)
+    try:
+        return any(os.path.samestat(each.stat(), file) for each in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False

@@ -64,7 +64,7 @@ class _Buffer:
     overflowed: bool = False
 
     def put(self, event: RefreshEvent) -> None:
-        if self.refresh_id not in (None, event.refresh.id):
+        if self.overflowed or self.refresh_id not in (None, event.refresh.id):
             return
         if len(self.events) >= _BUFFER:
             self.events = deque(held for held in self.events if held.kind is not EventKind.PROGRESS)
@@ -177,11 +177,11 @@ class RefreshFeed:
 
     async def _first_notice(self, refresh_id: UUID | None, position: int | None) -> tuple[Notice, int]:
         """Return the SNAPSHOT and the position behind which the watch goes on."""
-        current = await self._store.get(refresh_id) if refresh_id else None
-        if refresh_id is not None and current is None:
-            raise RefreshNotFoundError(str(refresh_id))
         cursor = position if position is not None else await self._present(refresh_id)
         event = await self._store.get_event_at(cursor, refresh_id)
+        current = await self._store.get(refresh_id) if refresh_id else None  # last: never older than the event
+        if refresh_id is not None and current is None:
+            raise RefreshNotFoundError(str(refresh_id))
         token = self.seal(refresh_id, cursor)
         if event is None:
             return Notice(kind=EventKind.SNAPSHOT, resume_token=token, refresh=current), cursor
@@ -192,8 +192,10 @@ class RefreshFeed:
 
     async def _present(self, refresh_id: UUID | None) -> int:
         """Return the position of now; for a run that is over the one before its end, so that TERMINAL follows."""
+        last = await self._store.get_last_event_id()
+        # In this order: an end that comes between the two questions is behind ``last`` and follows by itself.
         ended = await self._store.get_terminal_event_id(refresh_id) if refresh_id else None
-        return ended - 1 if ended is not None else await self._store.get_last_event_id()
+        return last if ended is None else min(last, ended - 1)
 
     async def _read_events(self) -> None:
         while True:

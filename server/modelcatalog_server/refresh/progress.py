@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from modelcatalog_server.domain.ports import Progress
 
@@ -21,7 +21,6 @@ async def throttled(report: Report, *, interval_s: float = 0.5) -> AsyncIterator
             await asyncio.sleep(interval_s)
             if latest:
                 await report(*latest.pop())
-                latest.clear()
 
     def progress(done: int, total: int | None) -> None:
         latest[:] = [(done, total)]
@@ -31,5 +30,6 @@ async def throttled(report: Report, *, interval_s: float = 0.5) -> AsyncIterator
         yield progress
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait({task})  # awaiting the task itself would take a cancellation of ours for its own
+        if not task.cancelled():
+            task.result()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -15,8 +16,8 @@ import structlog
 from modelcatalog_server.domain.errors import (
     CatalogError,
     DatabaseUnavailableError,
+    DeadlineError,
     OwnerLostError,
-    RefreshError,
     UpstreamInvalidError,
     UpstreamUnavailableError,
 )
@@ -98,7 +99,9 @@ class _Run:
         )
 
     async def _report(self, done: int, total: int | None) -> None:
-        self.refresh = await self.runner.store.record(self.refresh, EventKind.PROGRESS, done=done, total=total)
+        # Figures are not worth a run: one that is over, or a database that is away, is found out by the next step.
+        with suppress(CatalogError):
+            await self.runner.store.record(self.refresh, EventKind.PROGRESS, done=done, total=total)
 
     async def _fetch(self) -> Payload | None:
         self.refresh = replace(self.refresh, attempt=self.refresh.attempt + 1)
@@ -174,9 +177,7 @@ def _reason_of(error: CatalogError) -> str:
             return "UPSTREAM_UNAVAILABLE"
         case UpstreamInvalidError():
             return "UPSTREAM_INVALID"
-        case DatabaseUnavailableError():
+        case DatabaseUnavailableError() | DeadlineError():
             return "DATABASE_UNAVAILABLE"
-        case RefreshError():
-            return "UPSTREAM_INVALID"
         case _:
             return "INTERNAL"

@@ -14,6 +14,7 @@ import structlog
 
 from modelcatalog_server.domain.errors import (
     DatabaseUnavailableError,
+    OwnerLostError,
     RefreshNotFoundError,
     RequestIdReusedError,
     ServerDrainingError,
@@ -159,6 +160,10 @@ class RefreshService:
 
     async def _start_owned(self, ownership: RefreshOwnership, request: RefreshRequest) -> Refresh:
         try:
+            # Again, now that nobody else can start one: the same request may have been served meanwhile.
+            if (known := await self._find_by_request_id(request)) is not None:
+                await ownership.release()
+                return known
             await self._end_orphan()
             refresh = await self._store.create(self._new_id(), request)
         except BaseException:
@@ -186,4 +191,5 @@ class RefreshService:
         failure = RefreshFailure(reason="OWNER_LOST", message="the process that ran it died")
         _log.warning("ending a refresh whose process died", refresh_id=str(orphan.id))
         ended = replace(orphan, state=State.FAILED, failure=failure)
-        await self._store.record(ended, EventKind.TERMINAL, message=failure.message)
+        with suppress(OwnerLostError):  # it only lost its lock, and came to its end meanwhile
+            await self._store.record(ended, EventKind.TERMINAL, message=failure.message)

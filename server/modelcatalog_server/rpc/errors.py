@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from google.protobuf import any_pb2
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
@@ -57,6 +58,8 @@ _REFRESH_CODES = {
 
 # Error trailers above 8 KiB fail at random on their way, and details travel beside the message.
 _MAX_MESSAGE = 1500
+# Watches end with their runs, which take seconds.
+_STREAM_RETRY_S = 5
 
 
 def code_and_reason(error: BaseException) -> tuple[StatusCode, str]:
@@ -99,6 +102,10 @@ def _details(error: BaseException, reason: str) -> Iterable[Message]:
             field=error.field, description=error.message[:_MAX_MESSAGE]
         )
         yield error_details_pb2.BadRequest(field_violations=[violation])
+    if isinstance(error, errors.TooManyStreamsError):
+        quota = error_details_pb2.QuotaFailure.Violation(subject="process", description=str(error))
+        yield error_details_pb2.QuotaFailure(violations=[quota])
+        yield error_details_pb2.RetryInfo(retry_delay=Duration(seconds=_STREAM_RETRY_S))
 
 
 def _pack(details: Iterable[Message]) -> Iterable[any_pb2.Any]:

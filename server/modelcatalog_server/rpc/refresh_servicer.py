@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
@@ -22,6 +23,7 @@ from modelcatalog_server.domain.errors import (
     InvalidQueryError,
     NotImplementedYetError,
     PageTokenExpiredError,
+    SlowConsumerError,
 )
 from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, Trigger
 from modelcatalog_server.refresh.feed import RefreshFeed
@@ -34,6 +36,8 @@ from modelcatalog_server.tokens import ExpiredTokenError, InvalidTokenError, Tok
 HEARTBEAT_S = 15.0
 MIN_HEARTBEAT_S = 5.0
 MAX_HEARTBEAT_S = 60.0
+#: A reader whose buffers have been full for so long is taken for gone.
+WRITE_TIMEOUT_S = 30.0
 
 
 class RefreshServicer(pb_grpc.RefreshServiceServicer):
@@ -131,7 +135,7 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
                 status = to_refresh_status(notice, self._now())
                 # What is replayed from the table may be ahead of what this process has heard of.
                 revision = max(self._feed.revision, status.refresh.result_revision)
-                await context.write(pb.WatchRefreshStatusResponse(status=status, catalog_revision=revision))
+                await _write(context, pb.WatchRefreshStatusResponse(status=status, catalog_revision=revision))
 
     async def _announce_revision(self, context: Context) -> int:
         state = await self._reader.get_state()
@@ -159,6 +163,17 @@ def _to_uuid(field: str, text: str) -> UUID:
         return UUID(text)
     except ValueError as error:
         raise InvalidQueryError(field, "must be a UUID" if text else "is required") from error
+
+
+async def _write(context: Context, message: pb.WatchRefreshStatusResponse) -> None:
+    """Send a message, or give up on a reader that takes none: its place is free for another."""
+    try:
+        async with asyncio.timeout(WRITE_TIMEOUT_S):
+            await context.write(message)
+    except TimeoutError as error:
+        raise SlowConsumerError(
+            f"the reader took nothing for {WRITE_TIMEOUT_S:g} s: resume with the last token"
+        ) from error
 
 
 def _to_heartbeat(interval: Duration) -> float:

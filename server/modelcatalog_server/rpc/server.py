@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+import socket
+from typing import Any, Self
 
 import grpc
 import structlog
@@ -77,12 +78,11 @@ class RpcServer:
         if self._with_reflection:
             reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         await self.set_serving(False)
+        _check_free(self._listen)
         try:
             port = server.add_insecure_port(self._listen)
         except RuntimeError as error:
-            raise StartupError(
-                f"cannot listen on {self._listen}: the address is taken or not ours. Choose another with --listen."
-            ) from error
+            raise _refusal(self._listen, "the address is taken or not ours") from error
         self.address = f"{self._listen.rpartition(':')[0]}:{port}"
         await server.start()
         self._server = server
@@ -101,3 +101,33 @@ class RpcServer:
         await self._health.enter_graceful_shutdown()
         self._calls.end_streams()
         await self._server.stop(grace_s)
+
+
+def _check_free(listen: str) -> None:
+    """Refuse an address that cannot be bound, for the system's reason. gRPC keeps that to log lines of its own.
+
+    Raises:
+        StartupError: none of the addresses that it stands for can be bound.
+    """
+    host, _, port = listen.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise _refusal(listen, error.strerror) from error
+    reasons = [_reason_not_to_bind(family, address) for family, _, _, _, address in found]
+    if None not in reasons:
+        raise _refusal(listen, reasons[0])
+
+
+def _reason_not_to_bind(family: int, address: Any) -> str | None:
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does: who closed it may linger
+            probe.bind(address)
+    except OSError as error:
+        return error.strerror
+    return None
+
+
+def _refusal(listen: str, reason: str | None) -> StartupError:
+    return StartupError(f"cannot listen on {listen}: {reason}. Choose another with --listen.")

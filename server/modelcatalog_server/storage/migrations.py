@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from typing import LiteralString
@@ -44,7 +45,8 @@ async def migrate(connection: Connection) -> list[Migration]:
     """Apply what is missing and return it. Safe to run from several processes at once.
 
     Raises:
-        StartupError: the database holds migrations that this version does not know, or the role may not create tables.
+        StartupError: the database holds migrations that this version does not know, the role may not create tables, or
+            a migration fails; what came before it stays.
     """
     migrations = load_migrations()
     await connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
@@ -61,7 +63,8 @@ async def migrate(connection: Connection) -> list[Migration]:
         reason = error.diag.message_primary
         raise StartupError(f"cannot migrate: {reason}. Run `modelcatalog migrate` with a role that may.") from error
     finally:
-        await connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+        with suppress(psycopg.OperationalError):  # the lock went with the connection
+            await connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
     return pending
 
 
@@ -103,9 +106,15 @@ def _find_pending(migrations: Sequence[Migration], applied: dict[int, str]) -> l
 
 
 async def _apply(connection: Connection, migration: Migration) -> None:
-    async with connection.transaction():
-        await connection.execute(migration.sql)
-        await connection.execute(
-            "INSERT INTO schema_migrations (version, name, checksum) VALUES (%s, %s, %s)",
-            (migration.version, migration.name, migration.checksum),
-        )
+    try:
+        async with connection.transaction():
+            await connection.execute(migration.sql)
+            await connection.execute(
+                "INSERT INTO schema_migrations (version, name, checksum) VALUES (%s, %s, %s)",
+                (migration.version, migration.name, migration.checksum),
+            )
+    except psycopg.errors.InsufficientPrivilege:
+        raise
+    except psycopg.Error as error:
+        reason = error.diag.message_primary or " ".join(str(error).split())
+        raise StartupError(f"migration {migration.version:04}_{migration.name} cannot be applied: {reason}") from error

@@ -90,7 +90,9 @@ class Pools:
         self._stack = AsyncExitStack()
 
     def _make_pool(self, url: str, name: str, size: int, statement_timeout_s: float, configure: Any) -> Pool:
-        options = f"-c statement_timeout={int(statement_timeout_s * 1000)} -c timezone=UTC"
+        own = f"-c statement_timeout={int(statement_timeout_s * 1000)} -c timezone=UTC"
+        # What the operator put there, such as a search_path, holds here as it does for migrations.
+        options = f"{conninfo_to_dict(url).get('options') or ''} {own}".strip()
         return AsyncConnectionPool(
             url,
             connection_class=AsyncConnection[DictRow],

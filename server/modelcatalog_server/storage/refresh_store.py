@@ -50,9 +50,11 @@ class PostgresOwnership:
         try:
             await connection.execute(_REFRESHES["disown_refresh"], {"lock": _OWNER_LOCK})
             await connection.commit()
-        except psycopg.Error:
-            # A connection that cannot unlock has lost the lock with its session, or loses it by being closed.
+        except BaseException as error:
+            # A connection that did not unlock has lost the lock with its session, or loses it by being closed.
             await connection.close()
+            if not isinstance(error, psycopg.Error):
+                raise
         finally:
             await self._pool.putconn(connection)
 
@@ -73,6 +75,8 @@ class PostgresRefreshes:
                 row = await _fetch_one(connection, _REFRESHES["try_own_refresh"], lock=_OWNER_LOCK)
                 await connection.commit()
             except BaseException:
+                # The lock may have been taken (a caller may go away at any moment), and would outlive a rollback.
+                await connection.close()
                 await pool.putconn(connection)
                 raise
             if row is not None and row["owned"]:
@@ -160,6 +164,8 @@ class PostgresRefreshes:
             if not difference.is_empty:
                 await _write_versions(connection, parameters)
                 await connection.execute(_APPLY["append_revision"], {**parameters, "refresh_id": refresh.id})
+            if before.revision == 0:
+                await connection.execute(_APPLY["analyze_catalog"])
             if refresh.request.provider_id is None:
                 await _set_source(connection, payload, at)
             finished = replace(refresh, base_revision=before.revision, result_revision=revision)

@@ -185,7 +185,7 @@ CREATE INDEX models_metadata_type ON models_metadata (model_type);
 CREATE INDEX models_metadata_tags ON models_metadata USING gin (tags);
 CREATE INDEX models_metadata_revision ON models_metadata (revision);
 -- Near matches of an id that does not exist, nearest first straight from the index.
-CREATE INDEX models_metadata_near_id ON models_metadata USING gist (model_id gist_trgm_ops);
+CREATE INDEX models_metadata_near_id ON models_metadata USING gist (lower(model_id) gist_trgm_ops);
 
 CREATE TABLE canonical_models (
     id text COLLATE "C" PRIMARY KEY,

@@ -59,6 +59,17 @@ WITH revision AS (
 SELECT pg_notify('modelcatalog', 'revision:' || revision.revision) AS notified
 FROM revision;
 
+-- name: analyze_catalog
+-- Statistics of a first load. Autovacuum comes a minute later at best, and until then a page of models would read all of
+-- them. Only the columns that statements ask by: the others are large.
+ANALYZE
+    models_metadata (model_id, provider_id, canonical_id, revision, removed_at),
+    model_versions (model_id, provider_id, revision, valid_to_revision, removed_at),
+    llm_providers,
+    provider_versions,
+    canonical_models,
+    model_benchmarks;
+
 -- name: create_staged_providers
 -- Providers to write.
 CREATE TEMPORARY TABLE staged_providers ON COMMIT DROP AS
@@ -692,7 +703,12 @@ SET
     removed_at = NULL
 WHERE
     model_benchmarks.removed_at IS NOT NULL
-    OR model_benchmarks.metadata <> EXCLUDED.metadata;
+    OR (
+        model_benchmarks.score,
+        model_benchmarks.score_text,
+        model_benchmarks.benchmark_date,
+        model_benchmarks.metadata
+    ) IS DISTINCT FROM (EXCLUDED.score, EXCLUDED.score_text, EXCLUDED.benchmark_date, EXCLUDED.metadata);
 
 -- name: count_provider_models
 -- Counts of every provider that this revision touched, itself or through a model.

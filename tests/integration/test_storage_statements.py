@@ -1,0 +1,188 @@
+"""Every statement against the real schema, and the plans of the hot ones at real size."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any, LiteralString, cast
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from conftest import Services
+from modelcatalog_server.storage import queries
+
+NOW = datetime.now(UTC)
+
+#: A value of the type that the code passes, for every parameter that any statement has.
+PARAMETERS: dict[str, Any] = {
+    "after_id": "openai/gpt-5",
+    "at": NOW,
+    "at_id": 1,
+    "attempt": 1,
+    "base_revision": 1,
+    "before_id": UUID(int=1),
+    "before_started_at": NOW,
+    "canonical_id": "openai/gpt-5",
+    "canonical_ids": ["openai/gpt-5"],
+    "checked_at": NOW,
+    "done": 1,
+    "error_message": "text",
+    "error_metadata": Jsonb({}),
+    "error_reason": "INTERNAL",
+    "force": False,
+    "id": UUID(int=1),
+    "ids": ["openai/gpt-5"],
+    "is_over": True,
+    "kind": "STATE",
+    "limit": 51,
+    "lock": 1,
+    "message": "text",
+    "model_id": "openai/gpt-5",
+    "model_ids": ["openai/gpt-5"],
+    "models_added": 1,
+    "models_changed": 1,
+    "models_failed": 1,
+    "models_removed": 1,
+    "models_revived": 1,
+    "models_seen": 1,
+    "models_unchanged": 1,
+    "not_modified": False,
+    "offset": 0,
+    "only_success": False,
+    "phase": "FETCH",
+    "provider_id": "openai",
+    "refresh_id": UUID(int=1),
+    "refresh_type": "FULL",
+    "request_id": UUID(int=2),
+    "requested_by": None,
+    "result_revision": 2,
+    "revision": 1,
+    "show_removed": False,
+    "source_etag": '"etag"',
+    "source_snapshot": "0" * 64,
+    "source_url": "https://models.dev/catalog.json",
+    "status": "RUNNING",
+    "total": None,
+    "trigger": "MANUAL",
+    "validate_only": False,
+    "warnings": ["text"],
+    "with_raw": True,
+}
+
+#: Where a parameter of this name is of another type.
+OVERRIDES: dict[str, dict[str, Any]] = {"list_events": {"after_id": 1}}
+
+AGGREGATES = ("state", "models", "providers", "refreshes", "apply")
+_PLACEHOLDER = re.compile(r"%\((\w+)\)s")
+
+
+@pytest.fixture(scope="module")
+def database(templates: Services) -> Iterator[str]:
+    """The full catalog, as the first load left it; the tests only look."""
+    url = templates.clone("mc_loaded")
+    yield url
+    templates.drop(url)
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[psycopg.AsyncConnection[tuple[Any, ...]]]:
+    """A transaction that is undone."""
+    async with await psycopg.AsyncConnection.connect(database) as connection:
+        yield connection
+        await connection.rollback()
+
+
+@pytest.fixture(params=["as loaded", "analyzed"])
+async def settled(
+    connection: psycopg.AsyncConnection[tuple[Any, ...]], request: pytest.FixtureRequest
+) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+    """The same, right after the first load and once autovacuum has come by."""
+    if request.param == "analyzed":
+        await connection.execute("ANALYZE models_metadata, llm_providers")
+    return connection
+
+
+async def test_postgresql_takes_every_statement(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+    statements = {name: text for aggregate in AGGREGATES for name, text in queries.load(aggregate).items()}
+    for name in sorted(statements, key=lambda name: not name.startswith("create_staged")):
+        if name.startswith(("create_staged", "analyze")):
+            await connection.execute(statements[name])
+        elif name.startswith("copy_"):
+            async with connection.cursor().copy(statements[name]):
+                pass
+        else:
+            values = PARAMETERS | OVERRIDES.get(name, {})
+            used = {parameter: values[parameter] for parameter in _PLACEHOLDER.findall(statements[name])}
+            await connection.execute(cast("LiteralString", f"EXPLAIN {statements[name]}"), used)
+
+
+def test_no_parameter_here_is_left_over() -> None:
+    used = {
+        parameter
+        for aggregate in AGGREGATES
+        for text in queries.load(aggregate).values()
+        for parameter in _PLACEHOLDER.findall(text)
+    }
+    assert used == PARAMETERS.keys()
+
+
+LISTING = {"after_id": "", "limit": 51, "offset": 0, "show_removed": False, "with_raw": False}
+HOT: dict[str, tuple[dict[str, Any], str]] = {
+    "get_models": ({"model_ids": ["openai/gpt-5"], "with_raw": False}, "models_metadata_pkey"),
+    "list_models": (LISTING, "models_metadata_pkey"),
+    "list_models_of_provider": ({**LISTING, "provider_id": "openai"}, "models_metadata_provider"),
+    "find_near_model_ids": ({"model_id": "openai/gpt-55"}, "models_metadata_near_id"),
+}
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("name", HOT)
+async def test_a_hot_statement_finds_its_models_through_its_index(
+    settled: psycopg.AsyncConnection[tuple[Any, ...]], name: str, mode: str
+) -> None:
+    """Both kinds of plan: PostgreSQL chooses by itself once a connection has prepared the statement."""
+    parameters, index = HOT[name]
+    plan = await explain(settled, queries.load("models")[name], parameters, mode)
+    scans = [node for node in nodes_of(plan) if node.get("Relation Name") == "models_metadata"]
+    used = {node["Index Name"] for node in nodes_of(plan) if node.get("Index Name", "").startswith("models_metadata")}
+    assert used == {index}
+    assert "Seq Scan" not in {node["Node Type"] for node in scans}
+    assert all(node["Actual Rows"] * node["Actual Loops"] <= 60 for node in scans), "reads far more than it gives"
+
+
+async def test_a_page_in_the_middle_reads_no_more_than_the_first(
+    settled: psycopg.AsyncConnection[tuple[Any, ...]],
+) -> None:
+    parameters = {**LISTING, "after_id": "nano-gpt/"}
+    plan = await explain(settled, queries.load("models")["list_models"], parameters, "force_generic_plan")
+    (scan,) = [node for node in nodes_of(plan) if node.get("Relation Name") == "models_metadata"]
+    assert scan["Actual Rows"] == 51
+
+
+async def explain(
+    connection: psycopg.AsyncConnection[tuple[Any, ...]], statement: str, parameters: dict[str, Any], mode: str
+) -> dict[str, Any]:
+    """Run a statement as one that the connection has prepared, and return what was done."""
+    names = list(dict.fromkeys(_PLACEHOLDER.findall(statement)))
+    numbered = _PLACEHOLDER.sub(lambda match: f"${names.index(match[1]) + 1}", statement)
+    await connection.execute(f"SET LOCAL plan_cache_mode = {mode}".encode())
+    await connection.execute(f"PREPARE hot AS {numbered}".encode())
+    values = psycopg.sql.SQL(", ").join(psycopg.sql.Literal(parameters[name]) for name in names)
+    run = psycopg.sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE hot({})").format(values)
+    row = await (await connection.execute(run)).fetchone()
+    assert row is not None
+    await connection.execute("DEALLOCATE hot")
+    report = json.loads(row[0]) if isinstance(row[0], str) else row[0]
+    plan: dict[str, Any] = report[0]["Plan"]
+    return plan
+
+
+def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from nodes_of(below)

@@ -1,6 +1,8 @@
 # The service with everything it needs, its own PostgreSQL and Valkey included. docs/operations.md says how to run it.
 
-FROM python:3.13.14-slim-bookworm AS build
+FROM python:3.13.14-slim-bookworm AS base
+
+FROM base AS build
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1
@@ -15,12 +17,12 @@ COPY server server
 COPY client client
 RUN /opt/modelcatalog/bin/python -m pip install --no-deps --no-build-isolation .
 
-FROM python:3.13.14-slim-bookworm
+FROM base
 
 # A user with an entry in /etc/passwd: initdb refuses one without, and PostgreSQL refuses root. The number is for
 # orchestrators that want to see that it is not 0.
-RUN groupadd --system --gid 10001 modelcatalog \
-    && useradd --system --uid 10001 --gid modelcatalog --home-dir /var/lib/modelcatalog --no-create-home \
+RUN groupadd --gid 10001 modelcatalog \
+    && useradd --uid 10001 --gid modelcatalog --home-dir /var/lib/modelcatalog --no-create-home --no-log-init \
         --shell /usr/sbin/nologin modelcatalog \
     && install --directory --owner=modelcatalog --group=modelcatalog --mode=0700 /var/lib/modelcatalog
 COPY --from=build /opt/modelcatalog /opt/modelcatalog
@@ -37,8 +39,9 @@ VOLUME /var/lib/modelcatalog
 EXPOSE 50051
 STOPSIGNAL SIGTERM
 
-# Python, because there is no curl; not grpcurl, because that needs reflection, which can be switched off.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-c", "import grpc; from grpc_health.v1 import health_pb2, health_pb2_grpc; channel = grpc.insecure_channel('127.0.0.1:50051'); answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=4); raise SystemExit(answer.status != answer.SERVING)"]
+COPY --chmod=0644 deploy/health_check.py /opt/modelcatalog/health_check.py
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "/opt/modelcatalog/health_check.py"]
 
 ENTRYPOINT ["modelcatalog"]
 # All addresses of the container, because its loopback cannot be published; --insecure, because callers are not

@@ -8,6 +8,7 @@ async with follow(start_app, small_database) as stage:
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -76,7 +77,8 @@ class SmallCatalog:
     def add(self, model_id: str, **fields: Any) -> dict[str, Any]:
         """List a model that is like GPT-5 but for these fields."""
         provider_id, _, upstream_id = model_id.partition("/")
-        model = deepcopy(self.model("openai/gpt-5")) | {"id": upstream_id} | fields
+        gpt_5 = _recorded()["providers"]["openai"]["models"]["gpt-5"]
+        model: dict[str, Any] = deepcopy(gpt_5) | {"id": upstream_id} | fields
         self.providers[provider_id]["models"][upstream_id] = model
         return model
 
@@ -167,7 +169,12 @@ async def marks_of_rows(database_url: str, tables: Sequence[str] = CATALOG_TABLE
 
 
 async def until(condition: Callable[[], Any], *, seconds: float = 20) -> None:
-    """Wait until a condition that needs no waiting itself holds."""
+    """Wait until a condition holds that nothing tells of; it may have to be awaited itself."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 -- nothing says when it changes
+        while True:
+            met = condition()
+            if inspect.isawaitable(met):
+                met = await met
+            if met:
+                return
             await asyncio.sleep(0.01)

@@ -2,9 +2,9 @@
 
 In every page but docs/client.md:
 
-* ``console``: lines that begin with ``$`` are run, what follows is what must come. JSON is cut down as one likes: what it
-  says must be there. Other text: each line must come, in this order. ``…`` stands for anything, and ``<name>`` in a command
-  for the value of that name in the answer before. `make` is only asked whether it would.
+* ``console``: lines that begin with ``$`` are run, what follows is what must come. JSON is cut down as one likes: what
+  it says must be there. Other text: each line must come, in this order. ``…`` stands for anything, and ``<name>`` in a
+  command for the value of that name in the answer before. make is only asked whether it would.
 * ``python`` is run, and the ``text`` after it is what it must print.
 
 Blocks in another language (``sh``, ``sql``) are not run.
@@ -16,10 +16,12 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -30,10 +32,10 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from acceptance.serving import COMMAND, Serve, Server, run
-from conftest import SNAPSHOT, Services, folder_url
+from conftest import SNAPSHOT, Services
+from modelcatalog.v1 import catalog_admin_service_pb2, model_catalog_service_pb2, refresh_service_pb2
 from modelcatalog.v1.error_reason_pb2 import ErrorReason
 from modelcatalog_server.rpc.errors import TABLE
-from modelcatalog_server.rpc.server import FILES
 from modelcatalog_server.settings import PREFIX, Settings
 
 pytest_plugins = "acceptance.fixtures"
@@ -42,6 +44,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+PROTOS = (model_catalog_service_pb2, refresh_service_pb2, catalog_admin_service_pb2)
 DEPLOY = [ROOT / "Dockerfile", *(path for path in sorted(ROOT.glob("deploy/**/*")) if path.is_file())]
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -82,16 +85,16 @@ def read_steps(block: Block) -> list[Step]:
 
 
 BLOCKS = [block for page in PAGES if page.name != "client.md" for block in read_blocks(page)]
-(OWN_SERVERS,) = (block for block in BLOCKS if block.language == "console" and "modelcatalog serve" in block.text)
+(OWN_SERVERS,) = (block for block in BLOCKS if block.text.startswith("$ export "))
 CONSOLE = [block for block in BLOCKS if block.language == "console" and block is not OWN_SERVERS]
-PYTHON = [(block, following) for block, following in zip(BLOCKS, BLOCKS[1:]) if block.language == "python"]
+PYTHON = [(block, following) for block, following in pairwise(BLOCKS) if block.language == "python"]
 
 
 # --- examples ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def service(services: Services, serve_for_module: Serve) -> Iterator[Server]:
+def service(services: Services, serve_for_module: Serve, work_dir: Path) -> Iterator[Server]:
     """The service, started as README says for somebody's own servers. Its upstream is the bundled snapshot."""
     name = f"mc_{uuid4().hex}"
     services.execute(f"CREATE DATABASE {name}")
@@ -99,7 +102,10 @@ def service(services: Services, serve_for_module: Serve) -> Iterator[Server]:
     *exports, migrate, serve = read_steps(OWN_SERVERS)
     assert {export.command.removeprefix("export ").partition("=")[0] for export in exports} == own.keys()
     check(migrate.output, run([*COMMAND, *shlex.split(migrate.command)[1:]], **own))
-    flags = ["--listen", "127.0.0.1:0", "--upstream-url", folder_url(SNAPSHOT)]
+    upstream = work_dir / "upstream-of-docs"
+    upstream.mkdir()
+    shutil.copy(SNAPSHOT, upstream / "catalog.json.gz")
+    flags = ["--listen", "127.0.0.1:0", "--upstream-url", upstream.as_uri()]
     server = serve_for_module(*shlex.split(serve.command)[2:], *flags, **own)
     check_ready_line(serve.output, server)
     yield server
@@ -112,11 +118,13 @@ def test_commands_print_what_the_page_says(block: Block, service: Server) -> Non
     answer: Any = None
     for step in read_steps(block):
         if step.command.startswith("make "):
-            assert run(["make", "--dry-run", "-C", str(ROOT), *shlex.split(step.command)[1:]]).returncode == 0
-            if step.output:
+            result = make(*shlex.split(step.command)[1:])
+            if step.output.startswith("modelcatalog "):
                 check_ready_line(step.output, service)
+            else:
+                check(step.output, result)
             continue
-        command = re.sub(r"<(\w+)>", lambda name: find(answer, name[1]), at(service, step.command))
+        command = fill_in(at(service, step.command), answer)
         result = run(["sh", "-c", command.replace(".venv/bin/", f"{BIN}/")])
         check(step.output, result)
         answer = read_documents(result.stdout)
@@ -130,7 +138,9 @@ def test_programs_print_what_the_page_says(block: Block, output: Block, service:
 
 def test_readme_says_what_is_not_there(service: Server) -> None:
     section = README.read_text().partition("## What is not there yet\n")[2].partition("\n##")[0]
-    methods = [method for file in FILES for each in file.services_by_name.values() for method in each.methods]
+    methods = [
+        method for file in PROTOS for each in file.DESCRIPTOR.services_by_name.values() for method in each.methods
+    ]
     said = {
         method for method in methods if {method.name, method.containing_service.name} & {*re.findall(r"\w+", section)}
     }
@@ -153,17 +163,24 @@ def test_the_health_check_of_the_image_tells_a_service_that_serves(service: Serv
 def is_not_there(service: Server, method: MethodDescriptor) -> bool:
     path = f"/{method.containing_service.full_name}/{method.name}"
     request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
-    channel = service.channel
-    make_call = channel.unary_stream if method.server_streaming else channel.unary_unary
-    call = make_call(path, request_serializer=request.SerializeToString, response_deserializer=response.FromString)
+    # On the wire the answer to a unary call is a stream of one.
+    ask = service.channel.unary_stream(
+        path, request_serializer=request.SerializeToString, response_deserializer=response.FromString
+    )
+    call = ask(request(), timeout=10)
     try:
-        answer = call(request(), timeout=10)
-        if method.server_streaming:
-            next(answer)
-            answer.cancel()
+        next(call)
     except grpc.RpcError as error:
         return bool(error.code() is grpc.StatusCode.UNIMPLEMENTED)
+    finally:
+        call.cancel()
     return False
+
+
+def make(target: str) -> subprocess.CompletedProcess[str]:
+    """Ask whether there is such a target. What it would do, it is not to do here; `help` does nothing else."""
+    dry_run = ["--dry-run"] if target != "help" else []
+    return run(["make", "--no-print-directory", *dry_run, "-C", str(ROOT), target])
 
 
 def at(service: Server, text: str) -> str:
@@ -178,7 +195,7 @@ def check_ready_line(documented: str, server: Server) -> None:
 def check(documented: str, result: subprocess.CompletedProcess[str]) -> None:
     """Fail unless a command did what the page says."""
     came = result.stdout + result.stderr
-    assert (result.returncode != 0) == documented.startswith("ERROR"), came
+    assert (result.returncode != 0) == documented.startswith(("ERROR:", "modelcatalog:")), came
     if documented.startswith("{"):
         answers = iter(read_documents(result.stdout))
         for wanted in read_documents(documented):
@@ -206,6 +223,11 @@ def covers(wanted: Any, answer: Any) -> bool:
 
 def fits(wanted: str, text: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, wanted.split("…"))), text) is not None
+
+
+def fill_in(command: str, answer: Any) -> str:
+    """Put what an answer says in the place of each ``<name>``."""
+    return re.sub(r"<(\w+)>", lambda name: find(answer, name[1]), command)
 
 
 def find(answer: Any, name: str) -> str:
@@ -256,7 +278,7 @@ def test_no_page_speaks_of_a_setting_that_is_not_there() -> None:
 
 def test_every_reason_is_in_the_table_with_its_code() -> None:
     rows = read_table(ROOT / "docs/errors.md")
-    reasons = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()}
+    reasons = {name.removeprefix("ERROR_REASON_") for name, _ in ErrorReason.items()}
     assert rows.keys() == reasons - {"UNSPECIFIED"}
     for code, reason in TABLE.values():
         assert rows[reason].startswith(f" {code.name} |"), reason

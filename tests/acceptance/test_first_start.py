@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -58,7 +57,7 @@ def test_the_command_that_it_suggests_works_as_it_stands(first_life: FirstLife) 
     assert '"id": "openai/gpt-5"' in first_life.tried.stdout
 
 
-def test_ctrl_c_ends_it_with_exit_code_0(first_life: FirstLife) -> None:
+def test_sigint_ends_it_with_exit_code_0(first_life: FirstLife) -> None:
     assert first_life.status == 0
     assert "Traceback" not in first_life.stderr
 
@@ -83,7 +82,7 @@ def test_grpcurl_lists_the_services_and_calls_them(server: Server) -> None:
         "grpc.reflection.v1alpha.ServerReflection",
     }
     answer = server.grpcurl("modelcatalog.v1.ModelCatalog/GetModel", data={"model_id": "openai/gpt-5"})
-    assert answer["model"]["providerName"] == "OpenAI"
+    assert answer["model"]["provider_name"] == "OpenAI"
 
 
 def test_every_service_is_healthy_when_the_line_is_there(server: Server) -> None:
@@ -115,30 +114,20 @@ def test_a_data_directory_serves_one_at_a_time(server: Server) -> None:
     )
 
 
-def test_reflection_can_be_switched_off(serve: Serve, templates: Services, loaded_database: str) -> None:
-    server = serve(*OFFLINE, "--no-reflection", MODELCATALOG_DATABASE_URL=loaded_database, **redis(templates))
-    assert not server.ready["command"], "grpcurl does not work without reflection"
-    assert "does not support the reflection API" in run([*grpcurl_list(server)]).stderr
-    assert server.is_serving()
-
-
-def grpcurl_list(server: Server) -> list[str]:
-    return [str(Path(sys.executable).parent / "grpcurl"), "-plaintext", server.address, "list"]
-
-
-def redis(services: Services) -> dict[str, str]:
-    return {"MODELCATALOG_REDIS_URL": services.redis_url}
-
-
 # --- who runs it ----------------------------------------------------------------------------------------------
 
 
-def test_an_ordinary_user_needs_no_flag_but_a_home(serve: Serve, work_dir: Path) -> None:
+def test_an_ordinary_user_without_a_network_needs_but_a_home(serve: Serve, work_dir: Path) -> None:
     home = work_dir / "home"
     home.mkdir()
     home.chmod(0o777)
-    server = serve(*OFFLINE, prefix=as_ordinary_user(), HOME=str(home))
+    away = ["--upstream-url", "http://127.0.0.1:1"]
+    server = serve("--listen", "127.0.0.1:0", *away, prefix=as_ordinary_user(), HOME=str(home))
     assert int(server.ready["models"]) == MODELS
+    assert server.ready["source"] == f"{BUNDLED}, not checked against upstream"
+    assert [event["event"] for event in server.events if event["level"] == "warning"] == [
+        f"no connection to upstream: Connection refused; loaded the bundled snapshot instead ({BUNDLED})"
+    ]
     assert len(users([server.process.pid, *server.family]) - {0}) == 1
     server.data = home / ".local/share/modelcatalog"
     assert (server.data / "postgres-18").is_dir()
@@ -158,26 +147,11 @@ async def test_a_first_catalog_comes_from_upstream(serve: Serve, templates: Serv
     async with UpstreamServer() as upstream:
         upstream.serve("/catalog.json", recorded("catalog-2026-07-02"))
         flags = ["--listen", "127.0.0.1:0", "--upstream-url", upstream.url]
-        server = await start(serve, *flags, MODELCATALOG_DATABASE_URL=empty_database, **redis(templates))
+        settings = {"MODELCATALOG_DATABASE_URL": empty_database, "MODELCATALOG_REDIS_URL": templates.redis_url}
+        server = await asyncio.to_thread(serve, *flags, **settings)
         assert server.ready["source"] == f"{upstream.url}/catalog.json?type=all"
         assert int(server.ready["models"]) == MODELS
         assert upstream.paths == ["/catalog.json"]
-
-
-async def test_an_empty_database_gets_the_bundled_snapshot_when_upstream_is_away(
-    serve: Serve, templates: Services, empty_database: str
-) -> None:
-    flags = ["--listen", "127.0.0.1:0", "--upstream-url", "http://127.0.0.1:1"]
-    server = await start(serve, *flags, MODELCATALOG_DATABASE_URL=empty_database, **redis(templates))
-    assert server.ready["source"] == f"{BUNDLED}, not checked against upstream"
-    (warning,) = [event["event"] for event in server.events if event["level"] == "warning"]
-    assert warning == (
-        f"no connection to upstream: Connection refused; loaded the bundled snapshot instead ({BUNDLED})"
-    )
-
-
-async def start(serve: Serve, *flags: str, **variables: Any) -> Server:
-    return await asyncio.to_thread(serve, *flags, **variables)
 
 
 # --- help -----------------------------------------------------------------------------------------------------
@@ -188,13 +162,8 @@ def test_every_command_explains_itself(command: list[str]) -> None:
     result = run([*COMMAND, *command, "--help"])
     assert result.returncode == 0
     assert result.stdout.startswith("Usage: ")
+    assert ("[MODELCATALOG_DATABASE_URL]" in result.stdout) == bool(command)
     assert len(result.stdout.splitlines()) < 70, "nobody reads that"
-
-
-def test_help_names_every_setting_with_its_variable() -> None:
-    text = " ".join(run([*COMMAND, "serve", "--help"]).stdout.split())
-    assert "--listen TEXT Address of the gRPC server; port 0 takes a free one. [MODELCATALOG_LISTEN" in text
-    assert "MODELCATALOG_DATABASE_URL" in text
 
 
 def test_version() -> None:

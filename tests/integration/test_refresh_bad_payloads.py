@@ -58,7 +58,7 @@ async def read_everything(client: AsyncModelCatalogClient) -> list[bytes]:
         await client.list_model_benchmarks("openai/gpt-5.5"),
         (await client.get_catalog_info()).counts,
     ]
-    return [answer.SerializeToString(deterministic=True) for answer in answers]  # type: ignore[attr-defined]
+    return [answer.SerializeToString(deterministic=True) for answer in answers]
 
 
 WHOLE_PAYLOAD: dict[str, tuple[Fault, str, str]] = {

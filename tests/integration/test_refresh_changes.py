@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 
 from conftest import Services, StartApp, refresh_to_end
 from modelcatalog_client import AsyncModelCatalogClient
@@ -202,7 +203,7 @@ async def test_a_field_that_the_service_does_not_know_is_a_change_and_is_kept(
     stage.catalog.model("openai/gpt-5")["telepathy"] = {"range_km": 7}
     assert shown(await stage.refresh())["changed"] == 1
     raw = (await client.get_model("openai/gpt-5", view="full", min_revision=2)).model.raw
-    assert raw["telepathy"]["range_km"] == 7
+    assert json_format.MessageToDict(raw)["telepathy"] == {"range_km": 7}
 
 
 async def test_a_model_that_is_gone_is_marked_and_hidden_and_found_by_id(

@@ -161,8 +161,10 @@ async def test_every_token_gives_exactly_the_rest_on_another_server_and_after_a_
             for number, notice in enumerate(whole, start=1):
                 first, *rest = await watch_to_end(other, refresh.id, notice.resume_token)
                 assert first.kind is EventKind.SNAPSHOT
-                assert (first.sequence, first.resume_token) == (notice.sequence, notice.resume_token)
-                assert rest == whole[number:]
+                assert first.sequence == notice.sequence
+                assert [replace(each, resume_token="") for each in rest] == [
+                    replace(each, resume_token="") for each in whole[number:]
+                ]
 
 
 async def test_the_token_of_a_snapshot_and_of_a_heartbeat_lose_nothing(stage: Stage) -> None:
@@ -197,7 +199,8 @@ async def test_a_watch_that_is_resumed_in_the_middle_of_a_run_misses_nothing(sta
     stage.catalog.add("openai/gpt-6")
     stage.publish()
     refresh, _ = await stage.running.refreshes.start(RefreshRequest())
-    token, seen = stage.running.feed.seal(refresh.id, 0), []
+    token = stage.running.feed.seal(refresh.id, 0)
+    seen: list[Notice] = []
     async with asyncio.timeout(20):
         while not (seen and seen[-1].kind is EventKind.TERMINAL):
             async with await stage.running.feed.watch(refresh.id, token, 15) as watch:
@@ -250,7 +253,7 @@ async def test_silence_is_broken_by_heartbeats(stage: Stage) -> None:
         assert {beat.refresh for beat in beats if beat} == {None}
         assert {beat.sequence for beat in beats if beat} == {0}
         refresh = await refresh_to_end(stage.running)
-        notices = []
+        notices: list[Notice] = []
         while not notices or notices[-1].kind is not EventKind.TERMINAL:
             notice = await watch.next()
             assert notice is not None
@@ -384,9 +387,7 @@ async def test_a_process_takes_so_many_watches_and_gets_the_room_back(stage: Sta
     assert not feed._buffers
 
 
-async def test_many_that_open_at_once_do_not_get_past_the_limit(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_many_that_open_at_once_do_not_get_past_the_limit(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed_module, "MAX_WATCHES", 10)
     opened = await asyncio.gather(*(stage.running.feed.watch(None, "", 15) for _ in range(40)), return_exceptions=True)
     assert sum(isinstance(each, Watch) for each in opened) == 10
@@ -427,6 +428,8 @@ async def test_a_watch_goes_on_when_the_listening_connection_was_cut(stage: Stag
         notices = [await asyncio.wait_for(watch.next(), 10) for _ in range(refresh.last_sequence)]
         assert notices[-1] is not None
         assert notices[-1].kind is EventKind.TERMINAL
-        async with asyncio.timeout(10):
-            while await fetch(stage.database_url, listeners) in ([], [pid]):
-                await asyncio.sleep(0.01)
+
+        async def listens_again() -> bool:
+            return await fetch(stage.database_url, listeners) not in ([], [pid])
+
+        await until(listens_again)

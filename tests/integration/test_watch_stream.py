@@ -56,8 +56,8 @@ def watch(stub: Any, **request: Any) -> Any:
     return stub.WatchRefreshStatus(pb.WatchRefreshStatusRequest(**request), timeout=60)
 
 
-async def read_all(call: Any) -> list[RefreshStatus]:
-    statuses = []
+async def read_all(call: Any, into: list[RefreshStatus] | None = None) -> list[RefreshStatus]:
+    statuses = [] if into is None else into
     while (message := await call.read()) is not grpc.aio.EOF:
         statuses.append(message.status)
     return statuses
@@ -232,7 +232,8 @@ async def test_a_drain_ends_every_stream_with_its_reason_and_at_once(stage: Stag
 
 
 async def test_a_drain_does_not_wait_for_somebody_who_watches_health(stage: Stage, channel: grpc.aio.Channel) -> None:
-    call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""))
+    health: Any = health_pb2_grpc.HealthStub(channel)
+    call = health.Watch(health_pb2.HealthCheckRequest(service=""))
     await call.read()
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -283,8 +284,7 @@ async def test_a_reader_that_stops_reading_delays_nobody_and_can_resume(
     assert len(buffer.events) <= 31
     read = [first.status]
     with pytest.raises(grpc.RpcError):
-        while True:
-            read.append((await stopped.read()).status)
+        await read_all(stopped, into=read)
     assert (await reason_of(stopped))[:2] == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER")
     rest = await read_all(watch(stub, refresh_id=run, resume_token=read[-1].resume_token))
     sequences = [status.sequence for status in (*read[1:], *rest[1:])]

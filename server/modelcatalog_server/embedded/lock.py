@@ -15,7 +15,7 @@ from modelcatalog_server.embedded.account import Account
 _log = logging.getLogger(__name__)
 _POLL_S = 0.05
 # An owner that is alive gets the moment that an idle one takes to stop.
-_LIVE_OWNER_TIMEOUT_S = 2.0
+_LIVE_OWNER_TIMEOUT_S = 1.0
 
 
 async def acquire(path: Path, account: Account, timeout_s: float) -> int:

@@ -5,7 +5,7 @@ Nothing but what the domain wrote for callers leaves the process: no driver text
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from google.protobuf import any_pb2
 from google.protobuf.duration_pb2 import Duration
@@ -18,6 +18,9 @@ from modelcatalog_server.rpc.context import Context
 
 DOMAIN = "modelcatalog"
 STATUS_DETAILS = "grpc-status-details-bin"
+_NO_RETRY = ("grpc-retry-pushback-ms", "-1")
+
+Metadata = tuple[tuple[str, str | bytes], ...]
 
 #: The most specific class that an error is an instance of decides.
 TABLE: dict[type[errors.CatalogError], tuple[StatusCode, str]] = {
@@ -56,8 +59,10 @@ _REFRESH_CODES = {
     "DATABASE_UNAVAILABLE": StatusCode.UNAVAILABLE,
 }
 
-# Error trailers above 8 KiB fail at random on their way, and details travel beside the message.
-_MAX_MESSAGE = 1500
+# Error trailers above 8 KiB fail at random on their way. The message travels in the details and, with three bytes for
+# each that is no ASCII, beside them.
+_MAX_TEXT_BYTES = 1000
+_MAX_CANDIDATES_BYTES = 1500
 # Watches end with their runs, which take seconds.
 _STREAM_RETRY_S = 5
 
@@ -79,7 +84,7 @@ def code_of_reason(reason: str) -> int:
 def to_status(error: BaseException) -> tuple[StatusCode, status_pb2.Status]:
     """Return the status of an error with its details."""
     code, reason = code_and_reason(error)
-    message = str(error)[:_MAX_MESSAGE] if code is not StatusCode.INTERNAL else INTERNAL_MESSAGE
+    message = _shorten(str(error)) if code is not StatusCode.INTERNAL else INTERNAL_MESSAGE
     status = status_pb2.Status(code=code.value[0], message=message)
     status.details.extend(_pack(_details(error, reason)))
     return code, status
@@ -88,24 +93,42 @@ def to_status(error: BaseException) -> tuple[StatusCode, status_pb2.Status]:
 async def abort(context: Context, error: BaseException) -> None:
     """End the call with an error. Raises, as ``context.abort`` does."""
     code, status = to_status(error)
-    trailers = (*context.trailing_metadata(), (STATUS_DETAILS, status.SerializeToString()))
+    trailers: Metadata = (*context.trailing_metadata(), (STATUS_DETAILS, status.SerializeToString()))
+    if isinstance(error, errors.RevisionNotAvailableError):
+        # It was waited for as long as the caller has time. A client that tried again, as it does on UNAVAILABLE, would
+        # only come to hear of its own deadline.
+        trailers = (*trailers, _NO_RETRY)
     await context.abort(code, status.message, trailers)
 
 
 def _details(error: BaseException, reason: str) -> Iterable[Message]:
     metadata: dict[str, str] = {}
     if isinstance(error, errors.NotFoundError) and error.candidates:
-        metadata["candidates"] = ",".join(error.candidates)
+        metadata["candidates"] = ",".join(_fitting(error.candidates))
     yield error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
     if isinstance(error, errors.InvalidArgumentError):
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=error.message[:_MAX_MESSAGE]
+            field=_shorten(error.field, 200), description=_shorten(error.message)
         )
         yield error_details_pb2.BadRequest(field_violations=[violation])
     if isinstance(error, errors.TooManyStreamsError):
         quota = error_details_pb2.QuotaFailure.Violation(subject="process", description=str(error))
         yield error_details_pb2.QuotaFailure(violations=[quota])
         yield error_details_pb2.RetryInfo(retry_delay=Duration(seconds=_STREAM_RETRY_S))
+
+
+def _shorten(text: str, max_bytes: int = _MAX_TEXT_BYTES) -> str:
+    return text.encode(errors="replace")[:max_bytes].decode(errors="ignore")
+
+
+def _fitting(ids: Iterable[str]) -> Iterator[str]:
+    """Yield the first ids, as many as there is room for."""
+    size = 0
+    for id_ in ids:
+        size += len(id_.encode()) + 1
+        if size > _MAX_CANDIDATES_BYTES:
+            return
+        yield id_
 
 
 def _pack(details: Iterable[Message]) -> Iterable[any_pb2.Any]:

@@ -11,7 +11,7 @@ from modelcatalog_server.rpc.context import Context
 from modelcatalog_server.rpc.interceptor import remaining_time
 
 _MIN_REVISION = "x-catalog-min-revision"
-# Time left for reading once the revision is there.
+# Time left for reading once the revision is there; of a shorter call, half.
 _READ_RESERVE_S = 0.5
 
 
@@ -22,7 +22,8 @@ def at_least(context: Context) -> AtLeast:
             text = value if isinstance(value, str) else value.decode(errors="replace")
             if not (text.isascii() and text.isdigit() and len(text) <= 18):
                 raise InvalidQueryError(_MIN_REVISION, "must be a revision number")
-            return AtLeast(revision=int(text), timeout_s=max(remaining_time(context) - _READ_RESERVE_S, 0))
+            remaining = remaining_time(context)
+            return AtLeast(revision=int(text), timeout_s=max(remaining - _READ_RESERVE_S, remaining / 2))
     return AtLeast()
 
 

@@ -17,10 +17,10 @@ help: ## List the targets.
 
 # --- environments -----------------------------------------------------------------------------------------------
 
-$(VENV)/.server: requirements/server.txt pyproject.toml
+$(VENV)/.server: requirements/run.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the pinned requirements into $(VENV)"
-	@$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements/server.txt
+	@$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements/run.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -46,7 +46,7 @@ setup: $(VENV)/.dev $(GENERATE_VENV)/.done ## Make the environments with everyth
 
 .PHONY: requirements
 requirements: ## Resolve requirements/*.in again (needs uv on the path).
-	@for name in server dev generate floor; do \
+	@for name in server run dev generate floor; do \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	    --custom-compile-command 'make requirements' requirements/$$name.in -o requirements/$$name.txt; done
 

@@ -7,6 +7,7 @@ service itself loads it.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gzip
 import json
 import os
@@ -142,6 +143,7 @@ _FOLDERS: dict[Path, Path] = {}
 def folder_url(*documents: Path) -> str:
     """Return a file:// upstream that holds one dated document under the name that the site serves it under."""
     folder = Path(tempfile.mkdtemp(prefix="modelcatalog-upstream-", dir="/tmp"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for document in documents:
         shutil.copy(document, folder / (document.name.partition("-")[0] + ".json.gz"))
     return folder.as_uri()

@@ -96,6 +96,17 @@ def test_it_can_be_stopped_while_it_starts(serve: Serve, work_dir: Path) -> None
     assert sorted(path.name for path in (work_dir / "interrupted").iterdir()) == ["lock", "log"]
 
 
+def test_it_ends_when_its_own_postgres_dies(server: Server) -> None:
+    postmaster = server.child("postgres -D")
+    assert postmaster is not None
+    os.kill(postmaster, signal.SIGKILL)
+    assert server.wait_end() == 1
+    last = server.stderr.splitlines()[-1]
+    assert last.startswith("modelcatalog: PostgreSQL was killed by SIGKILL: ")
+    assert last.endswith(f"(log: {server.data}/log/postgres.log)")
+    assert "Traceback" not in server.stderr
+
+
 def test_a_killed_server_takes_its_children_along_and_loses_nothing(
     server: Server, first_life: FirstLife, serve: Serve
 ) -> None:
@@ -135,14 +146,3 @@ def test_a_server_killed_at_the_worst_moments_starts_again(serve: Serve, work_di
         loaded, orphan = client.list_refreshes()
         assert refresh_error(loaded) is None
         assert isinstance(refresh_error(orphan), OwnerLostError)
-
-
-def test_it_ends_when_its_own_postgres_dies(server: Server) -> None:
-    postmaster = server.child("postgres -D")
-    assert postmaster is not None
-    os.kill(postmaster, signal.SIGKILL)
-    assert server.wait_end() == 1
-    last = server.stderr.splitlines()[-1]
-    assert last.startswith("modelcatalog: PostgreSQL was killed by SIGKILL: ")
-    assert last.endswith(f"(log: {server.data}/log/postgres.log)")
-    assert "Traceback" not in server.stderr

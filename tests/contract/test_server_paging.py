@@ -83,7 +83,7 @@ def ids_on(pages: list[Any]) -> list[str]:
 # --- every page size -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("asked", "given"), [(7, 7), (0, 50), (50, 50), (999, 999), (1000, 1000), (5000, 1000)])
+@pytest.mark.parametrize(("asked", "given"), [(0, 50), (50, 50), (999, 999), (1000, 1000), (5000, 1000)])
 async def test_every_page_size_lists_each_model_once_in_the_order_of_ids(
     client: AsyncModelCatalogClient, expected_ids: list[str], asked: int, given: int
 ) -> None:
@@ -96,10 +96,15 @@ async def test_every_page_size_lists_each_model_once_in_the_order_of_ids(
     assert {page.catalog_revision for page in pages} == {1}
 
 
-async def test_one_model_per_page(client: AsyncModelCatalogClient, expected_ids: list[str]) -> None:
-    pages = await pages_of(client, page_size=1, provider_id="openai")
-    assert ids_on(pages) == [id_ for id_ in expected_ids if id_.startswith("openai/")]
-    assert {page.total_size for page in pages} == {len(pages)}
+@pytest.mark.parametrize("size", [1, 7])
+async def test_small_pages_list_each_model_once_too(stage: Stage, moving: AsyncModelCatalogClient, size: int) -> None:
+    pages = await pages_of(moving, page_size=size)
+    assert ids_on(pages) == stage.catalog.model_ids
+    assert {len(page.models) for page in pages[:-1]} == {size}
+    assert {page.total_size for page in pages} == {87}
+    of_openai = await pages_of(moving, page_size=size, provider_id="openai")
+    assert ids_on(of_openai) == [id_ for id_ in stage.catalog.model_ids if id_.startswith("openai/")]
+    assert {page.total_size for page in of_openai} == {51}
 
 
 @pytest.mark.parametrize("size", [51, 50, 52, 17])

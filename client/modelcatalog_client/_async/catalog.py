@@ -58,8 +58,8 @@ class AsyncCatalogMethods(AsyncCalls):
         """One model.
 
         Args:
-            model_id: ``provider/served-id``, e.g. ``openai/gpt-5``. Anything else is resolved, and the response's
-                ``resolution`` says how.
+            model_id: ``provider/served-id``, e.g. ``openai/gpt-5``. Should the service resolve another reference, the
+                response's ``resolution`` says how.
             view: ``full`` adds ``raw``, the upstream record.
             read_mask: Fields of ``Model`` to fill, instead of a view.
             if_none_match: An etag that you have. While it is right, the response has ``not_modified`` and no model.

@@ -221,7 +221,8 @@ class ModelCatalogStub(typing.Generic[_ModelCatalogGetModelType, _ModelCatalogBa
     """Reads of the catalog.
 
     Every unary response comes with the trailing metadata `x-catalog-revision` and `x-catalog-checked-at` (RFC 3339,
-    left out before the first refresh). Request metadata `x-catalog-min-revision` asks for at least that revision:
+    left out before the first refresh
+    and for a bundled snapshot). Request metadata `x-catalog-min-revision` asks for at least that revision:
     REVISION_NOT_AVAILABLE when it does not arrive within the deadline. Any call may fail with DATABASE_UNAVAILABLE,
     CATALOG_NOT_READY, SERVER_DRAINING, OVERLOADED, RATE_LIMITED, DEADLINE or INTERNAL.
     """
@@ -423,7 +424,8 @@ class ModelCatalogServicer(metaclass=abc.ABCMeta):
     """Reads of the catalog.
 
     Every unary response comes with the trailing metadata `x-catalog-revision` and `x-catalog-checked-at` (RFC 3339,
-    left out before the first refresh). Request metadata `x-catalog-min-revision` asks for at least that revision:
+    left out before the first refresh
+    and for a bundled snapshot). Request metadata `x-catalog-min-revision` asks for at least that revision:
     REVISION_NOT_AVAILABLE when it does not arrive within the deadline. Any call may fail with DATABASE_UNAVAILABLE,
     CATALOG_NOT_READY, SERVER_DRAINING, OVERLOADED, RATE_LIMITED, DEADLINE or INTERNAL.
     """

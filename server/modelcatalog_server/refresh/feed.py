@@ -185,7 +185,13 @@ class RefreshFeed:
         token = self.seal(refresh_id, cursor)
         if event is None:
             return Notice(kind=EventKind.SNAPSHOT, resume_token=token, refresh=current), cursor
-        snapshot = replace(self.notice(event, refresh_id), kind=EventKind.SNAPSHOT, resume_token=token)
+        shown = event
+        if position is None and current is not None and current.state.is_over:
+            # What it came to, at the place before its end: TERMINAL follows.
+            shown = await self._store.get_event_at(await self._store.get_last_event_id(), refresh_id) or event
+        snapshot = replace(
+            self.notice(shown, refresh_id), kind=EventKind.SNAPSHOT, resume_token=token, sequence=event.sequence
+        )
         if position is None and current is not None:
             snapshot = replace(snapshot, refresh=current)
         return snapshot, cursor

@@ -95,7 +95,8 @@ def _guarded(method: str, handle: _Handler) -> _Handler:
             if context.cancelled():
                 raise
             # Not the caller's doing: without a status the caller would hang to its deadline.
-            await abort(context, ServerDrainingError("this server is shutting down"))
+            failure = ServerDrainingError("this server is shutting down")
+            await abort(context, failure)
         except grpc.aio.AbortError as error:
             failure = error
             raise

@@ -71,7 +71,7 @@ async def connect(database_url: str, *, timeout_s: int) -> Connection:
             application_name="modelcatalog",
         )
     except psycopg.Error as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rstrip(".?")
         raise StartupError(
             f"cannot use the database at {describe(database_url)}: {reason}. Check MODELCATALOG_DATABASE_URL."
         ) from error

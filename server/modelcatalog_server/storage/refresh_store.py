@@ -348,8 +348,8 @@ async def _read_back(connection: Connection, refresh_id: UUID) -> Refresh:
 
 
 async def _now(connection: Connection) -> datetime:
-    """Return the transaction's time: one clock, the database's, for all that it writes."""
-    row = await _fetch_one(connection, "SELECT transaction_timestamp() AS at")
+    """Return the time to write: one clock, the database's, read once everything is staged."""
+    row = await _fetch_one(connection, "SELECT clock_timestamp() AS at")
     assert row is not None, "SELECT without FROM gives one row"  # noqa: S101 - a broken invariant, not a check
     at: datetime = row["at"]
     return at

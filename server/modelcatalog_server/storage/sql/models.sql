@@ -125,7 +125,7 @@ INNER JOIN llm_providers AS p ON p.id = m.provider_id
 WHERE
     m.removed_at IS NULL
     AND p.enabled
-ORDER BY lower(m.model_id) <-> lower(%(model_id)s)
+ORDER BY lower(m.model_id) <-> lower(%(model_id)s), m.model_id
 LIMIT 10;
 
 -- name: get_canonical_id

@@ -157,6 +157,10 @@ async def test_validate_only_tells_the_difference_and_changes_nothing(stage: Sta
     assert shown(refresh) == {"seen": ALL, "added": 1, "changed": 1, "removed": 1, "unchanged": ALL - 2}
     assert refresh.result_revision is None
     assert await marks_of_rows(stage.database_url, [*CATALOG_TABLES, "catalog_state"]) == before
+    success = await stage.running.refreshes.get_overview()
+    assert success.last_finished is not None
+    assert success.last_finished.id == refresh.id
+    assert success.last_success is None or success.last_success.id != refresh.id
     applied = await stage.refresh()
     assert applied.counts == refresh.counts
     assert applied.result_revision == 2
@@ -310,7 +314,7 @@ async def test_a_provider_counts_what_it_lists(stage: Stage, client: AsyncModelC
 
 async def test_a_run_for_one_provider_leaves_the_others_alone(stage: Stage, client: AsyncModelCatalogClient) -> None:
     await stage.fetch("UPDATE catalog_state SET checked_at = '2026-01-01T00:00:00Z'")
-    state = await stage.fetch("SELECT checked_at, source_etag, source_snapshot FROM catalog_state")
+    state = await stage.fetch("SELECT checked_at, source_snapshot FROM catalog_state")
     for id_ in ("openai/gpt-5", "anthropic/claude-opus-4-5"):
         stage.catalog.model(id_)["name"] = "new"
     stage.catalog.remove("anthropic/claude-opus-4-1")
@@ -325,9 +329,20 @@ async def test_a_run_for_one_provider_leaves_the_others_alone(stage: Stage, clie
     assert await stage.fetch("SELECT id FROM llm_providers WHERE revision = 2") == ["openai"]
     assert await stage.fetch("SELECT id FROM canonical_models WHERE revision = 2") == []
     # The rest of the catalog is what it was: it must not pass for checked, nor the next run for not modified.
-    assert await stage.fetch("SELECT checked_at, source_etag, source_snapshot FROM catalog_state") == state
+    assert await stage.fetch("SELECT checked_at, source_snapshot FROM catalog_state") == state
     rest = await stage.refresh()
     assert shown(rest) == {"seen": ALL - 2, "changed": 1, "removed": 1, "unchanged": ALL - 3}
+
+
+async def test_what_a_run_for_one_provider_changed_is_no_document_that_upstream_had(stage: Stage) -> None:
+    before = stage.catalog.model("openai/gpt-5")["name"]
+    stage.catalog.model("openai/gpt-5")["name"] = "new"
+    await stage.refresh(provider_id="openai")
+    stage.catalog.model("openai/gpt-5")["name"] = before
+    refresh = await stage.refresh()  # the very body, and so the ETag, of the first load
+    assert not refresh.not_modified
+    assert shown(refresh) == {"seen": ALL, "changed": 1, "unchanged": ALL - 1}
+    assert await stage.fetch("SELECT model_name FROM models_metadata WHERE model_id = 'openai/gpt-5'") == [before]
 
 
 async def test_a_provider_that_is_gone_takes_its_models_along_and_brings_them_back(

@@ -494,6 +494,8 @@ class TestSetAside:
             (json.dumps(model()).replace("2026-01-02", r"\ud83d\ud83d\ude00"), "half a surrogate pair"),
             (json.dumps(model(novel="N")).replace('"N"', "1e999"), "a number is out of range: 1e+999"),
             (json.dumps(model(novel="N")).replace('"N"', "1e-999"), "a number is out of range: 1e-999"),
+            (json.dumps(model(novel="N")).replace('"N"', "1e99999999999999999999"), "a number is out of range"),
+            (json.dumps(model(novel="N")).replace('"N"', "0e-99999999999999999999"), "a number is out of range"),
             (json.dumps(model(novel="N")).replace('"N"', "9" * 400), "out of range"),
             (json.dumps(model(novel="N")).replace('"N"', "9" * 5000), "out of range"),
             (json.dumps(model(novel="N")).replace('"N"', "[" * 24 + "]" * 24), "nested deeper than 24 levels"),

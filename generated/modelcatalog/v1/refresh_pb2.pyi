@@ -137,6 +137,7 @@ class Refresh(google.protobuf.message.Message):
     BASE_REVISION_FIELD_NUMBER: builtins.int
     RESULT_REVISION_FIELD_NUMBER: builtins.int
     NOT_MODIFIED_FIELD_NUMBER: builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: builtins.int
     id: builtins.str
     """UUID."""
     state: Global___Refresh.State.ValueType
@@ -157,6 +158,8 @@ class Refresh(google.protobuf.message.Message):
     """Catalog revision it led to; the base when nothing changed. Unset until it is over and when nothing was applied."""
     not_modified: builtins.bool
     """Upstream said nothing changed since the last fetch (HTTP 304)."""
+    validate_only: builtins.bool
+    """A dry run: `counts` say what would become of the models, and nothing is written."""
     @property
     def counts(self) -> Global___RefreshCounts:
         """Models, by what became of them. Zeros until compared."""
@@ -200,9 +203,10 @@ class Refresh(google.protobuf.message.Message):
         base_revision: builtins.int | None = ...,
         result_revision: builtins.int | None = ...,
         not_modified: builtins.bool = ...,
+        validate_only: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_base_revision", b"_base_revision", "_result_revision", b"_result_revision", "base_revision", b"base_revision", "counts", b"counts", "duration", b"duration", "end_time", b"end_time", "error", b"error", "result_revision", b"result_revision", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_base_revision", b"_base_revision", "_result_revision", b"_result_revision", "attempt", b"attempt", "base_revision", b"base_revision", "counts", b"counts", "duration", b"duration", "end_time", b"end_time", "error", b"error", "id", b"id", "not_modified", b"not_modified", "provider_id", b"provider_id", "requested_by", b"requested_by", "result_revision", b"result_revision", "start_time", b"start_time", "state", b"state", "trigger", b"trigger", "type", b"type", "warnings", b"warnings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_base_revision", b"_base_revision", "_result_revision", b"_result_revision", "attempt", b"attempt", "base_revision", b"base_revision", "counts", b"counts", "duration", b"duration", "end_time", b"end_time", "error", b"error", "id", b"id", "not_modified", b"not_modified", "provider_id", b"provider_id", "requested_by", b"requested_by", "result_revision", b"result_revision", "start_time", b"start_time", "state", b"state", "trigger", b"trigger", "type", b"type", "validate_only", b"validate_only", "warnings", b"warnings"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_base_revision", b"_base_revision"]) -> typing.Literal["base_revision"] | None: ...
     @typing.overload

@@ -144,7 +144,7 @@ def _is_half_pair(escape: bytes) -> bool:
 
 
 def _provider(id_: str, raw: Raw) -> tuple[ProviderRecord, Mapping[str, Raw]]:
-    wire.check_id(id_)
+    wire.check_id(id_, max_bytes=wire.MAX_PROVIDER_ID_BYTES)
     if "/" in id_:
         raise wire.InvalidRecordError("id: holds a slash, which ends a provider's id in the id of a model")
     members = wire.read_object(raw)

@@ -23,6 +23,7 @@ MAX_RECORD_BYTES = 256 * 1024
 MAX_DEPTH = 24
 
 _MAX_ID_BYTES = 256
+MAX_PROVIDER_ID_BYTES = 128  # what reads take; with a served id it makes less than the 512 of a model id
 _MAX_REASON_CHARS = 200
 _MAX_NUMBER_MAGNITUDE = 308  # from here on a double, which is what Struct has for numbers, is infinite or zero
 
@@ -202,6 +203,8 @@ def read_values(raw: Raw | bytes) -> Any:
         raise InvalidRecordError(f"the record has {size:,} bytes, more than {MAX_RECORD_BYTES:,}")
     try:
         values = _values.decode(raw)
+    except ArithmeticError as error:  # Decimal's, for an exponent that it has no room for
+        raise InvalidRecordError("a number is out of range") from error
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRecordError(_explain(error)) from error
     _check_values(values, 1)
@@ -223,7 +226,7 @@ def read_shape(values: Any, shape: type[Shape], id_: str) -> Shape:
     return record
 
 
-def check_id(id_: str, name: str = "id") -> None:
+def check_id(id_: str, name: str = "id", *, max_bytes: int = _MAX_ID_BYTES) -> None:
     """Refuse an id that no database key and no URL should hold. ``name`` is the field it is in.
 
     Raises:
@@ -232,8 +235,8 @@ def check_id(id_: str, name: str = "id") -> None:
     if not id_:
         raise InvalidRecordError(f"{name}: is empty")
     size = len(id_.encode())
-    if size > _MAX_ID_BYTES:
-        raise InvalidRecordError(f"{name}: has {size:,} bytes, more than {_MAX_ID_BYTES}")
+    if size > max_bytes:
+        raise InvalidRecordError(f"{name}: has {size:,} bytes, more than {max_bytes}")
     if not id_.isprintable():  # also line separators and bidirectional overrides
         raise InvalidRecordError(f"{name}: holds a control character")
 

@@ -31,6 +31,7 @@ _JOIN_INTERVAL_S = 0.1
 
 # The contract ends an orphan within 30 s.
 _SWEEP_INTERVAL_S = 10.0
+_SWEEP_RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,23 +86,30 @@ class RefreshService:
             raise ServerDrainingError("this server is shutting down")
         if (known := await self._find_by_request_id(request)) is not None:
             return known, False
+        active: Refresh | None = None
         for _ in range(_JOIN_ATTEMPTS):
             ownership = await self._store.try_own()
             if ownership is not None:
                 return await self._start_owned(ownership, request), False
-            if (active := await self._store.get_active()) is not None:
+            active = await self._store.get_active()
+            # A dry run is no answer to who wants the catalog refreshed: it is waited for, if it does not take long.
+            if active is not None and (request.validate_only or not active.request.validate_only):
                 return active, True
             await asyncio.sleep(_JOIN_INTERVAL_S)
+        if active is not None:
+            return active, True
         raise DatabaseUnavailableError("another refresh neither runs nor ends")
 
     async def _sweep(self) -> None:
         """Look for orphans as long as the process lives; at once first, for what this machine's last life left."""
         while True:
+            interval_s = _SWEEP_INTERVAL_S
             try:
                 await self._end_orphan_if_any()
             except Exception as error:
                 _log.warning("cannot look for orphaned refreshes", error=str(error))
-            await asyncio.sleep(_SWEEP_INTERVAL_S)
+                interval_s = _SWEEP_RETRY_S
+            await asyncio.sleep(interval_s)
 
     async def _end_orphan_if_any(self) -> None:
         """End a run whose process died, so that nobody waits for it: its row says it runs but its lock is free."""
@@ -176,7 +184,7 @@ class RefreshService:
 
     async def _run(self, ownership: RefreshOwnership, refresh: Refresh) -> None:
         try:
-            with suppress(asyncio.CancelledError):
+            with suppress(asyncio.CancelledError, OwnerLostError):  # the runner has said so
                 await self._runner.run(refresh)
         except Exception:
             # The database is gone, so the end could not be written. Whoever owns the lock next ends the row.

@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from modelcatalog.v1 import benchmark_pb2, model_pb2, provider_pb2
 from modelcatalog_server.catalog.reader import model_etag, provider_etag
-from modelcatalog_server.domain.errors import InvalidFieldMaskError
+from modelcatalog_server.domain.errors import InvalidFieldMaskError, InvalidQueryError
 from modelcatalog_server.domain.models import (
     Benchmark,
     Capabilities,
@@ -117,6 +117,8 @@ class ModelShape:
     """Which fields of Model a response holds: a view, or a mask that overrides it."""
 
     def __init__(self, view: model_pb2.ModelView.ValueType, read_mask: FieldMask) -> None:
+        if view not in model_pb2.ModelView.values():
+            raise InvalidQueryError("view", f"{view} is no view of a model")
         self._mask = _checked_mask(read_mask)
         if self._mask is None:
             self.with_raw = view == model_pb2.MODEL_VIEW_FULL

@@ -60,6 +60,7 @@ def to_refresh(refresh: Refresh, now: datetime) -> refresh_pb2.Refresh:
         base_revision=refresh.base_revision,
         result_revision=refresh.result_revision,
         not_modified=refresh.not_modified,
+        validate_only=request.validate_only,
     )
 
 

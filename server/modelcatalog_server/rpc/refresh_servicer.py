@@ -59,6 +59,8 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
 
     async def StartRefresh(self, request: pb.StartRefreshRequest, context: Context) -> pb.StartRefreshResponse:
         """Start a run in the background, or join the one under way."""
+        if request.type not in refresh_pb2.Refresh.Type.values():
+            raise InvalidQueryError("type", f"{request.type} is no type of refresh")
         if request.override_gate:
             raise NotImplementedYetError("this version of the service has no gates to override yet")
         if request.provider_id:

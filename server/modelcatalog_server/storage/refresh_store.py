@@ -168,6 +168,9 @@ class PostgresRefreshes:
                 await connection.execute(_APPLY["analyze_catalog"])
             if refresh.request.provider_id is None:
                 await _set_source(connection, payload, at)
+            elif not difference.is_empty:
+                # What the catalog holds now is no document that upstream ever had: "not modified" would be no answer.
+                await connection.execute(_APPLY["remove_etag"])
             finished = replace(refresh, base_revision=before.revision, result_revision=revision)
             return await _record(connection, finished, EventKind.TERMINAL, message=message)
 

@@ -43,6 +43,11 @@ SET
     source_etag = %(source_etag)s,
     source_snapshot = %(source_snapshot)s;
 
+-- name: remove_etag
+-- The catalog equals no document of upstream's any more.
+UPDATE catalog_state
+SET source_etag = NULL;
+
 -- name: set_checked
 -- Upstream still says what it said.
 UPDATE catalog_state

@@ -92,7 +92,10 @@ SELECT to_jsonb(h) AS refresh
 FROM models_refresh_history AS h
 WHERE
     h.completed_at IS NOT NULL
-    AND (h.status IN ('SUCCEEDED', 'PARTIALLY_SUCCEEDED') OR NOT %(only_success)s)
+    AND (
+        NOT %(only_success)s
+        OR (h.status IN ('SUCCEEDED', 'PARTIALLY_SUCCEEDED') AND NOT h.validate_only)
+    )
 ORDER BY h.started_at DESC, h.id DESC
 LIMIT 1;
 

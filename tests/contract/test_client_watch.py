@@ -8,6 +8,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -141,6 +142,8 @@ async def test_the_error_is_raised_when_the_time_to_get_back_is_over(
     driver: AsyncDriver, peer: Peer, client: Any, seconds: float, attempts: int
 ) -> None:
     peer.streams.extend([[DRAIN]] * 1000)
+    # Patient with each answer: a busy machine must not turn the last one into silence.
+    client._reconnect_policy = replace(IMPATIENT, min_heartbeat=30.0)
     watch = client.watch_refresh_status("a", max_reconnect_seconds=seconds)
     with pytest.raises(ServerDrainingError):
         await driver.read(watch)

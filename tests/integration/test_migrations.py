@@ -31,7 +31,11 @@ TABLES = {
     "models_refresh_history",
     "provider_versions",
     "refresh_events",
+    "refresh_reports",
+    "refresh_requests",
+    "refresh_schedule",
     "schema_migrations",
+    "source_hashes",
 }
 VERSIONS = ("model_versions", "provider_versions", "canonical_model_versions")
 NEXT = Migration(9998, "create_next", "CREATE TABLE next_table (id integer PRIMARY KEY)")

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmodelcatalog/v1/refresh.proto\x12\x0fmodelcatalog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xbc\x07\n\x07Refresh\x12\n\n\x02id\x18\x01 \x01(\t\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.modelcatalog.v1.Refresh.State\x12+\n\x04type\x18\x03 \x01(\x0e\x32\x1d.modelcatalog.v1.Refresh.Type\x12\x13\n\x0bprovider_id\x18\x04 \x01(\t\x12\x31\n\x07trigger\x18\x05 \x01(\x0e\x32 .modelcatalog.v1.Refresh.Trigger\x12\x14\n\x0crequested_by\x18\x06 \x01(\t\x12.\n\x06\x63ounts\x18\x07 \x01(\x0b\x32\x1e.modelcatalog.v1.RefreshCounts\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\x05\x12!\n\x05\x65rror\x18\t \x01(\x0b\x32\x12.google.rpc.Status\x12\x10\n\x08warnings\x18\n \x03(\t\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\rbase_revision\x18\x0e \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x0fresult_revision\x18\x0f \x01(\x03H\x01\x88\x01\x01\x12\x14\n\x0cnot_modified\x18\x10 \x01(\x08\x12\x15\n\rvalidate_only\x18\x11 \x01(\x08\"\xb5\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x14\n\x10STATE_CANCELLING\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x1d\n\x19STATE_PARTIALLY_SUCCEEDED\x10\x05\x12\x10\n\x0cSTATE_FAILED\x10\x06\x12\x13\n\x0fSTATE_CANCELLED\x10\x07\"A\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\r\n\tTYPE_FULL\x10\x01\x12\x14\n\x10TYPE_INCREMENTAL\x10\x02\"b\n\x07Trigger\x12\x17\n\x13TRIGGER_UNSPECIFIED\x10\x00\x12\x15\n\x11TRIGGER_SCHEDULED\x10\x01\x12\x12\n\x0eTRIGGER_MANUAL\x10\x02\x12\x13\n\x0fTRIGGER_STARTUP\x10\x03\x42\x10\n\x0e_base_revisionB\x12\n\x10_result_revision\"\x87\x01\n\rRefreshCounts\x12\x0c\n\x04seen\x18\x01 \x01(\x05\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x02 \x01(\x05\x12\x0f\n\x07\x63hanged\x18\x03 \x01(\x05\x12\x0f\n\x07removed\x18\x04 \x01(\x05\x12\x0f\n\x07revived\x18\x05 \x01(\x05\x12\x11\n\tunchanged\x18\x06 \x01(\x05\x12\x13\n\x0bquarantined\x18\x07 \x01(\x05\"\xc2\x04\n\rRefreshStatus\x12\x12\n\nrefresh_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x31\n\x04kind\x18\x03 \x01(\x0e\x32#.modelcatalog.v1.RefreshStatus.Kind\x12\x33\n\x05phase\x18\x04 \x01(\x0e\x32$.modelcatalog.v1.RefreshStatus.Phase\x12\x0c\n\x04\x64one\x18\x05 \x01(\x03\x12\x12\n\x05total\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07message\x18\x07 \x01(\t\x12.\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cresume_token\x18\t \x01(\t\x12)\n\x07refresh\x18\n \x01(\x0b\x32\x18.modelcatalog.v1.Refresh\"y\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_SNAPSHOT\x10\x01\x12\x0e\n\nKIND_STATE\x10\x02\x12\x11\n\rKIND_PROGRESS\x10\x03\x12\x12\n\x0eKIND_HEARTBEAT\x10\x04\x12\x11\n\rKIND_TERMINAL\x10\x05\"z\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPHASE_FETCH\x10\x01\x12\x12\n\x0ePHASE_VALIDATE\x10\x02\x12\x11\n\rPHASE_COMPARE\x10\x03\x12\x0f\n\x0bPHASE_APPLY\x10\x04\x12\x11\n\rPHASE_PUBLISH\x10\x05\x42\x08\n\x06_totalb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmodelcatalog/v1/refresh.proto\x12\x0fmodelcatalog.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xaa\x08\n\x07Refresh\x12\n\n\x02id\x18\x01 \x01(\t\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.modelcatalog.v1.Refresh.State\x12+\n\x04type\x18\x03 \x01(\x0e\x32\x1d.modelcatalog.v1.Refresh.Type\x12\x13\n\x0bprovider_id\x18\x04 \x01(\t\x12\x31\n\x07trigger\x18\x05 \x01(\x0e\x32 .modelcatalog.v1.Refresh.Trigger\x12\x14\n\x0crequested_by\x18\x06 \x01(\t\x12.\n\x06\x63ounts\x18\x07 \x01(\x0b\x32\x1e.modelcatalog.v1.RefreshCounts\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\x05\x12!\n\x05\x65rror\x18\t \x01(\x0b\x32\x12.google.rpc.Status\x12\x10\n\x08warnings\x18\n \x03(\t\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\rbase_revision\x18\x0e \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x0fresult_revision\x18\x0f \x01(\x03H\x01\x88\x01\x01\x12\x14\n\x0cnot_modified\x18\x10 \x01(\x08\x12\x15\n\rvalidate_only\x18\x11 \x01(\x08\x12\r\n\x05\x66orce\x18\x12 \x01(\x08\x12\x15\n\roverride_gate\x18\x13 \x01(\t\x12\x13\n\x0b\x66\x61llback_of\x18\x14 \x01(\t\x12\x31\n\x08\x61ttempts\x18\x15 \x03(\x0b\x32\x1f.modelcatalog.v1.RefreshAttempt\"\xb5\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x14\n\x10STATE_CANCELLING\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x1d\n\x19STATE_PARTIALLY_SUCCEEDED\x10\x05\x12\x10\n\x0cSTATE_FAILED\x10\x06\x12\x13\n\x0fSTATE_CANCELLED\x10\x07\"A\n\x04Type\x12\x14\n\x10TYPE_UNSPECIFIED\x10\x00\x12\r\n\tTYPE_FULL\x10\x01\x12\x14\n\x10TYPE_INCREMENTAL\x10\x02\"b\n\x07Trigger\x12\x17\n\x13TRIGGER_UNSPECIFIED\x10\x00\x12\x15\n\x11TRIGGER_SCHEDULED\x10\x01\x12\x12\n\x0eTRIGGER_MANUAL\x10\x02\x12\x13\n\x0fTRIGGER_STARTUP\x10\x03\x42\x10\n\x0e_base_revisionB\x12\n\x10_result_revision\"\xd0\x01\n\x0eRefreshAttempt\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12.\n\x0bretry_delay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x82\x02\n\rRefreshReport\x12\x17\n\x0f\x61\x64\x64\x65\x64_model_ids\x18\x01 \x03(\t\x12\x19\n\x11\x63hanged_model_ids\x18\x02 \x03(\t\x12\x19\n\x11removed_model_ids\x18\x03 \x03(\t\x12\x19\n\x11revived_model_ids\x18\x04 \x03(\t\x12\x33\n\rprice_changes\x18\x05 \x03(\x0b\x32\x1c.modelcatalog.v1.PriceChange\x12?\n\x13quarantined_records\x18\x06 \x03(\x0b\x32\".modelcatalog.v1.QuarantinedRecord\x12\x11\n\ttruncated\x18\x07 \x01(\x08\"l\n\x0bPriceChange\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x13\n\x06\x62\x65\x66ore\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05\x61\x66ter\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\t\n\x07_beforeB\x08\n\x06_after\"4\n\x11QuarantinedRecord\x12\x0f\n\x07pointer\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x87\x01\n\rRefreshCounts\x12\x0c\n\x04seen\x18\x01 \x01(\x05\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x02 \x01(\x05\x12\x0f\n\x07\x63hanged\x18\x03 \x01(\x05\x12\x0f\n\x07removed\x18\x04 \x01(\x05\x12\x0f\n\x07revived\x18\x05 \x01(\x05\x12\x11\n\tunchanged\x18\x06 \x01(\x05\x12\x13\n\x0bquarantined\x18\x07 \x01(\x05\"\xc2\x04\n\rRefreshStatus\x12\x12\n\nrefresh_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x31\n\x04kind\x18\x03 \x01(\x0e\x32#.modelcatalog.v1.RefreshStatus.Kind\x12\x33\n\x05phase\x18\x04 \x01(\x0e\x32$.modelcatalog.v1.RefreshStatus.Phase\x12\x0c\n\x04\x64one\x18\x05 \x01(\x03\x12\x12\n\x05total\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07message\x18\x07 \x01(\t\x12.\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cresume_token\x18\t \x01(\t\x12)\n\x07refresh\x18\n \x01(\x0b\x32\x18.modelcatalog.v1.Refresh\"y\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_SNAPSHOT\x10\x01\x12\x0e\n\nKIND_STATE\x10\x02\x12\x11\n\rKIND_PROGRESS\x10\x03\x12\x12\n\x0eKIND_HEARTBEAT\x10\x04\x12\x11\n\rKIND_TERMINAL\x10\x05\"z\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPHASE_FETCH\x10\x01\x12\x12\n\x0ePHASE_VALIDATE\x10\x02\x12\x11\n\rPHASE_COMPARE\x10\x03\x12\x0f\n\x0bPHASE_APPLY\x10\x04\x12\x11\n\rPHASE_PUBLISH\x10\x05\x42\x08\n\x06_totalb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,19 +35,27 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelcatalog.v1.refresh_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REFRESH']._serialized_start=141
-  _globals['_REFRESH']._serialized_end=1097
-  _globals['_REFRESH_STATE']._serialized_start=711
-  _globals['_REFRESH_STATE']._serialized_end=892
-  _globals['_REFRESH_TYPE']._serialized_start=894
-  _globals['_REFRESH_TYPE']._serialized_end=959
-  _globals['_REFRESH_TRIGGER']._serialized_start=961
-  _globals['_REFRESH_TRIGGER']._serialized_end=1059
-  _globals['_REFRESHCOUNTS']._serialized_start=1100
-  _globals['_REFRESHCOUNTS']._serialized_end=1235
-  _globals['_REFRESHSTATUS']._serialized_start=1238
-  _globals['_REFRESHSTATUS']._serialized_end=1816
-  _globals['_REFRESHSTATUS_KIND']._serialized_start=1561
-  _globals['_REFRESHSTATUS_KIND']._serialized_end=1682
-  _globals['_REFRESHSTATUS_PHASE']._serialized_start=1684
-  _globals['_REFRESHSTATUS_PHASE']._serialized_end=1806
+  _globals['_REFRESH']._serialized_end=1207
+  _globals['_REFRESH_STATE']._serialized_start=821
+  _globals['_REFRESH_STATE']._serialized_end=1002
+  _globals['_REFRESH_TYPE']._serialized_start=1004
+  _globals['_REFRESH_TYPE']._serialized_end=1069
+  _globals['_REFRESH_TRIGGER']._serialized_start=1071
+  _globals['_REFRESH_TRIGGER']._serialized_end=1169
+  _globals['_REFRESHATTEMPT']._serialized_start=1210
+  _globals['_REFRESHATTEMPT']._serialized_end=1418
+  _globals['_REFRESHREPORT']._serialized_start=1421
+  _globals['_REFRESHREPORT']._serialized_end=1679
+  _globals['_PRICECHANGE']._serialized_start=1681
+  _globals['_PRICECHANGE']._serialized_end=1789
+  _globals['_QUARANTINEDRECORD']._serialized_start=1791
+  _globals['_QUARANTINEDRECORD']._serialized_end=1843
+  _globals['_REFRESHCOUNTS']._serialized_start=1846
+  _globals['_REFRESHCOUNTS']._serialized_end=1981
+  _globals['_REFRESHSTATUS']._serialized_start=1984
+  _globals['_REFRESHSTATUS']._serialized_end=2562
+  _globals['_REFRESHSTATUS_KIND']._serialized_start=2307
+  _globals['_REFRESHSTATUS_KIND']._serialized_end=2428
+  _globals['_REFRESHSTATUS_PHASE']._serialized_start=2430
+  _globals['_REFRESHSTATUS_PHASE']._serialized_end=2552
 # @@protoc_insertion_point(module_scope)

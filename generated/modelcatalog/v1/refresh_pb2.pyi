@@ -107,7 +107,7 @@ class Refresh(google.protobuf.message.Message):
         TRIGGER_MANUAL: Refresh._Trigger.ValueType  # 2
         """By StartRefresh."""
         TRIGGER_STARTUP: Refresh._Trigger.ValueType  # 3
-        """By a process that started and found no catalog."""
+        """By a process that started and found no catalog, or one that is too old."""
 
     class Trigger(_Trigger, metaclass=_TriggerEnumTypeWrapper):
         """Why it was started."""
@@ -119,7 +119,7 @@ class Refresh(google.protobuf.message.Message):
     TRIGGER_MANUAL: Refresh.Trigger.ValueType  # 2
     """By StartRefresh."""
     TRIGGER_STARTUP: Refresh.Trigger.ValueType  # 3
-    """By a process that started and found no catalog."""
+    """By a process that started and found no catalog, or one that is too old."""
 
     ID_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
@@ -138,6 +138,10 @@ class Refresh(google.protobuf.message.Message):
     RESULT_REVISION_FIELD_NUMBER: builtins.int
     NOT_MODIFIED_FIELD_NUMBER: builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: builtins.int
+    FORCE_FIELD_NUMBER: builtins.int
+    OVERRIDE_GATE_FIELD_NUMBER: builtins.int
+    FALLBACK_OF_FIELD_NUMBER: builtins.int
+    ATTEMPTS_FIELD_NUMBER: builtins.int
     id: builtins.str
     """UUID."""
     state: Global___Refresh.State.ValueType
@@ -160,6 +164,12 @@ class Refresh(google.protobuf.message.Message):
     """Upstream said nothing changed since the last fetch (HTTP 304)."""
     validate_only: builtins.bool
     """A dry run: `counts` say what would become of the models, and nothing is written."""
+    force: builtins.bool
+    """Fetched even though upstream's ETag was the one we had."""
+    override_gate: builtins.str
+    """The gate whose refusal was accepted. Empty: none."""
+    fallback_of: builtins.str
+    """The failed incremental run that this full one stands in for. Empty: none."""
     @property
     def counts(self) -> Global___RefreshCounts:
         """Models, by what became of them. Zeros until compared."""
@@ -184,6 +194,10 @@ class Refresh(google.protobuf.message.Message):
     def duration(self) -> google.protobuf.duration_pb2.Duration:
         """From start to end, or to this message when it is not over."""
 
+    @property
+    def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RefreshAttempt]:
+        """Every attempt at fetching, oldest first; the last one may be under way."""
+
     def __init__(
         self,
         *,
@@ -204,15 +218,173 @@ class Refresh(google.protobuf.message.Message):
         result_revision: builtins.int | None = ...,
         not_modified: builtins.bool = ...,
         validate_only: builtins.bool = ...,
+        force: builtins.bool = ...,
+        override_gate: builtins.str = ...,
+        fallback_of: builtins.str = ...,
+        attempts: collections.abc.Iterable[Global___RefreshAttempt] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_base_revision", b"_base_revision", "_result_revision", b"_result_revision", "base_revision", b"base_revision", "counts", b"counts", "duration", b"duration", "end_time", b"end_time", "error", b"error", "result_revision", b"result_revision", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_base_revision", b"_base_revision", "_result_revision", b"_result_revision", "attempt", b"attempt", "base_revision", b"base_revision", "counts", b"counts", "duration", b"duration", "end_time", b"end_time", "error", b"error", "id", b"id", "not_modified", b"not_modified", "provider_id", b"provider_id", "requested_by", b"requested_by", "result_revision", b"result_revision", "start_time", b"start_time", "state", b"state", "trigger", b"trigger", "type", b"type", "validate_only", b"validate_only", "warnings", b"warnings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_base_revision", b"_base_revision", "_result_revision", b"_result_revision", "attempt", b"attempt", "attempts", b"attempts", "base_revision", b"base_revision", "counts", b"counts", "duration", b"duration", "end_time", b"end_time", "error", b"error", "fallback_of", b"fallback_of", "force", b"force", "id", b"id", "not_modified", b"not_modified", "override_gate", b"override_gate", "provider_id", b"provider_id", "requested_by", b"requested_by", "result_revision", b"result_revision", "start_time", b"start_time", "state", b"state", "trigger", b"trigger", "type", b"type", "validate_only", b"validate_only", "warnings", b"warnings"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_base_revision", b"_base_revision"]) -> typing.Literal["base_revision"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_result_revision", b"_result_revision"]) -> typing.Literal["result_revision"] | None: ...
 
 Global___Refresh: typing_extensions.TypeAlias = Refresh
+
+@typing.final
+class RefreshAttempt(google.protobuf.message.Message):
+    """One attempt at fetching the payload."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    START_TIME_FIELD_NUMBER: builtins.int
+    DURATION_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    RETRY_DELAY_FIELD_NUMBER: builtins.int
+    number: builtins.int
+    """From 1."""
+    @property
+    def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @property
+    def duration(self) -> google.protobuf.duration_pb2.Duration:
+        """Unset while it is under way."""
+
+    @property
+    def error(self) -> google.rpc.status_pb2.Status:
+        """Why it failed. Unset when it did not."""
+
+    @property
+    def retry_delay(self) -> google.protobuf.duration_pb2.Duration:
+        """How long the next attempt was put off. Unset when there is none."""
+
+    def __init__(
+        self,
+        *,
+        number: builtins.int = ...,
+        start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        duration: google.protobuf.duration_pb2.Duration | None = ...,
+        error: google.rpc.status_pb2.Status | None = ...,
+        retry_delay: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["duration", b"duration", "error", b"error", "retry_delay", b"retry_delay", "start_time", b"start_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["duration", b"duration", "error", b"error", "number", b"number", "retry_delay", b"retry_delay", "start_time", b"start_time"]) -> None: ...
+
+Global___RefreshAttempt: typing_extensions.TypeAlias = RefreshAttempt
+
+@typing.final
+class RefreshReport(google.protobuf.message.Message):
+    """What a refresh found, in full up to 1,000 entries of each kind; `Refresh.counts` has the true numbers."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ADDED_MODEL_IDS_FIELD_NUMBER: builtins.int
+    CHANGED_MODEL_IDS_FIELD_NUMBER: builtins.int
+    REMOVED_MODEL_IDS_FIELD_NUMBER: builtins.int
+    REVIVED_MODEL_IDS_FIELD_NUMBER: builtins.int
+    PRICE_CHANGES_FIELD_NUMBER: builtins.int
+    QUARANTINED_RECORDS_FIELD_NUMBER: builtins.int
+    TRUNCATED_FIELD_NUMBER: builtins.int
+    truncated: builtins.bool
+    """Some list above was cut."""
+    @property
+    def added_model_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Ids of models never seen before, in order of id."""
+
+    @property
+    def changed_model_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Ids of models whose record differs, in order of id."""
+
+    @property
+    def removed_model_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Ids of models no longer listed, in order of id."""
+
+    @property
+    def revived_model_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Ids of models listed again, in order of id."""
+
+    @property
+    def price_changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PriceChange]:
+        """Base prices that differ, in order of model id and field."""
+
+    @property
+    def quarantined_records(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___QuarantinedRecord]:
+        """Records that were set aside."""
+
+    def __init__(
+        self,
+        *,
+        added_model_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        changed_model_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        removed_model_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        revived_model_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        price_changes: collections.abc.Iterable[Global___PriceChange] | None = ...,
+        quarantined_records: collections.abc.Iterable[Global___QuarantinedRecord] | None = ...,
+        truncated: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["added_model_ids", b"added_model_ids", "changed_model_ids", b"changed_model_ids", "price_changes", b"price_changes", "quarantined_records", b"quarantined_records", "removed_model_ids", b"removed_model_ids", "revived_model_ids", b"revived_model_ids", "truncated", b"truncated"]) -> None: ...
+
+Global___RefreshReport: typing_extensions.TypeAlias = RefreshReport
+
+@typing.final
+class PriceChange(google.protobuf.message.Message):
+    """A base price before and after."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: builtins.int
+    FIELD_FIELD_NUMBER: builtins.int
+    BEFORE_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
+    model_id: builtins.str
+    """The model."""
+    field: builtins.str
+    """Name of the field of Pricing, e.g. `input`."""
+    before: builtins.str
+    """US dollars per 1,000,000 tokens, as a decimal. Unset: it was unknown."""
+    after: builtins.str
+    """US dollars per 1,000,000 tokens, as a decimal. Unset: it is unknown now."""
+    def __init__(
+        self,
+        *,
+        model_id: builtins.str = ...,
+        field: builtins.str = ...,
+        before: builtins.str | None = ...,
+        after: builtins.str | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_after", b"_after", "_before", b"_before", "after", b"after", "before", b"before"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_after", b"_after", "_before", b"_before", "after", b"after", "before", b"before", "field", b"field", "model_id", b"model_id"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_after", b"_after"]) -> typing.Literal["after"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_before", b"_before"]) -> typing.Literal["before"] | None: ...
+
+Global___PriceChange: typing_extensions.TypeAlias = PriceChange
+
+@typing.final
+class QuarantinedRecord(google.protobuf.message.Message):
+    """A record that was set aside because it cannot be used."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POINTER_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    pointer: builtins.str
+    """Where it is in the payload, as a JSON pointer into catalog.json."""
+    reason: builtins.str
+    """What is wrong with it."""
+    def __init__(
+        self,
+        *,
+        pointer: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["pointer", b"pointer", "reason", b"reason"]) -> None: ...
+
+Global___QuarantinedRecord: typing_extensions.TypeAlias = QuarantinedRecord
 
 @typing.final
 class RefreshCounts(google.protobuf.message.Message):

@@ -42,7 +42,10 @@ class StartRefreshRequest(google.protobuf.message.Message):
     force: builtins.bool
     """Fetch even if upstream's ETag is the one we have."""
     override_gate: builtins.str
-    """Name of the one gate whose refusal is accepted, in this run only."""
+    """Name of the one gate whose refusal is accepted, in this run only: `duplicate_ids`, `minimum_models`,
+    `minimum_providers`, `quarantine`, `removed_models`, `removed_models_of_provider` or `price_unit`. Another name is
+    INVALID_QUERY.
+    """
     validate_only: builtins.bool
     """Report the difference, change nothing."""
     def __init__(
@@ -179,20 +182,26 @@ class GetRefreshResponse(google.protobuf.message.Message):
 
     REFRESH_FIELD_NUMBER: builtins.int
     CATALOG_REVISION_FIELD_NUMBER: builtins.int
+    REPORT_FIELD_NUMBER: builtins.int
     catalog_revision: builtins.int
     """Revision of the catalog now."""
     @property
     def refresh(self) -> modelcatalog.v1.refresh_pb2.Refresh:
         """The run."""
 
+    @property
+    def report(self) -> modelcatalog.v1.refresh_pb2.RefreshReport:
+        """What the run found. Unset until it has compared, and once it is older than the retention of reports."""
+
     def __init__(
         self,
         *,
         refresh: modelcatalog.v1.refresh_pb2.Refresh | None = ...,
         catalog_revision: builtins.int = ...,
+        report: modelcatalog.v1.refresh_pb2.RefreshReport | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["refresh", b"refresh"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["catalog_revision", b"catalog_revision", "refresh", b"refresh"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["refresh", b"refresh", "report", b"report"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["catalog_revision", b"catalog_revision", "refresh", b"refresh", "report", b"report"]) -> None: ...
 
 Global___GetRefreshResponse: typing_extensions.TypeAlias = GetRefreshResponse
 

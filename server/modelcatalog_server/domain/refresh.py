@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
@@ -96,6 +97,19 @@ class RefreshRequest:
     request_id: UUID | None = None
     force: bool = False
     validate_only: bool = False
+    override_gate: str | None = None
+    fallback_of: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt at fetching. ``duration`` is ``None`` while it is under way."""
+
+    number: int
+    started_at: datetime
+    duration: timedelta | None = None
+    failure: RefreshFailure | None = None
+    retry_delay: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +120,7 @@ class Refresh:
     request: RefreshRequest
     state: State
     started_at: datetime
-    attempt: int = 0
+    attempts: tuple[Attempt, ...] = ()
     counts: RefreshCounts = field(default_factory=RefreshCounts)
     phase: Phase | None = None
     warnings: tuple[str, ...] = ()
@@ -116,6 +130,11 @@ class Refresh:
     result_revision: int | None = None
     not_modified: bool = False
     last_sequence: int = 0
+
+    @property
+    def attempt(self) -> int:
+        """Number of the latest attempt at fetching, from 1; 0 before the first."""
+        return len(self.attempts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +185,29 @@ class Quarantined:
 
     pointer: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceChange:
+    """A base price before and after, in US dollars per 1,000,000 tokens. ``field`` is one of ``Prices``."""
+
+    model_id: str
+    field: str
+    before: Decimal | None
+    after: Decimal | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshReport:
+    """What a run found, each list in order and cut at a bound; ``truncated`` says whether one was."""
+
+    added_model_ids: tuple[str, ...] = ()
+    changed_model_ids: tuple[str, ...] = ()
+    removed_model_ids: tuple[str, ...] = ()
+    revived_model_ids: tuple[str, ...] = ()
+    price_changes: tuple[PriceChange, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import structlog
 
@@ -23,6 +24,7 @@ from modelcatalog_server.domain.errors import (
 )
 from modelcatalog_server.domain.ports import PayloadComparison, RefreshStore, Upstream
 from modelcatalog_server.domain.refresh import (
+    Attempt,
     Difference,
     EventKind,
     Payload,
@@ -104,7 +106,9 @@ class _Run:
             await self.runner.store.record(self.refresh, EventKind.PROGRESS, done=done, total=total)
 
     async def _fetch(self) -> Payload | None:
-        self.refresh = replace(self.refresh, attempt=self.refresh.attempt + 1)
+        number = self.refresh.attempt + 1
+        attempt = Attempt(number=number, started_at=datetime.now(UTC))
+        self.refresh = replace(self.refresh, attempts=(*self.refresh.attempts, attempt))
         await self._enter(Phase.FETCH, "asking upstream")
         state = await self.runner.store.get_catalog_state()
         try:

@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from modelcatalog.v1 import refresh_pb2
-from modelcatalog_server.domain.refresh import EventKind, Phase, Refresh, RefreshFailure, RefreshType
+from modelcatalog_server.domain.refresh import Attempt, EventKind, Phase, Refresh, RefreshFailure, RefreshType
 from modelcatalog_server.refresh.feed import Notice
 from modelcatalog_server.rpc.errors import DOMAIN, code_of_reason
 from modelcatalog_server.rpc.model_messages import to_timestamp
@@ -61,6 +61,21 @@ def to_refresh(refresh: Refresh, now: datetime) -> refresh_pb2.Refresh:
         result_revision=refresh.result_revision,
         not_modified=refresh.not_modified,
         validate_only=request.validate_only,
+        force=request.force,
+        override_gate=request.override_gate or "",
+        fallback_of=str(request.fallback_of or ""),
+        attempts=[to_attempt(attempt) for attempt in refresh.attempts],
+    )
+
+
+def to_attempt(attempt: Attempt) -> refresh_pb2.RefreshAttempt:
+    """Return one attempt at fetching."""
+    return refresh_pb2.RefreshAttempt(
+        number=attempt.number,
+        start_time=to_timestamp(attempt.started_at),
+        duration=to_duration(attempt.duration),
+        error=to_status(attempt.failure) if attempt.failure else None,
+        retry_delay=to_duration(attempt.retry_delay),
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
 from modelcatalog_server.domain.refresh import (
+    Attempt,
     EventKind,
     Phase,
     Refresh,
@@ -32,6 +33,7 @@ def to_parameters(refresh: Refresh) -> dict[str, Any]:
         "is_over": refresh.state.is_over,
         "phase": refresh.phase,
         "attempt": refresh.attempt,
+        "attempts": Jsonb([_write_attempt(attempt) for attempt in refresh.attempts]),
         "models_seen": counts.seen,
         "models_added": counts.added,
         "models_changed": counts.changed,
@@ -56,7 +58,7 @@ def read_refresh(row: Mapping[str, Any]) -> Refresh:
         request=_read_request(row),
         state=State(row["status"]),
         phase=Phase(row["phase"]) if row["phase"] else None,
-        attempt=row["attempt"],
+        attempts=tuple(map(_read_attempt, row["attempts"])),
         counts=_read_counts(row),
         warnings=tuple(row["warnings"]),
         failure=_read_failure(row),
@@ -93,6 +95,8 @@ def _read_request(row: Mapping[str, Any]) -> RefreshRequest:
         request_id=UUID(row["request_id"]) if row["request_id"] else None,
         force=row["force"],
         validate_only=row["validate_only"],
+        override_gate=row["override_gate"],
+        fallback_of=UUID(row["fallback_of"]) if row["fallback_of"] else None,
     )
 
 
@@ -106,6 +110,37 @@ def _read_counts(row: Mapping[str, Any]) -> RefreshCounts:
         unchanged=row["models_unchanged"],
         quarantined=row["models_failed"],
     )
+
+
+def _write_attempt(attempt: Attempt) -> dict[str, Any]:
+    failure = attempt.failure
+    return {
+        "number": attempt.number,
+        "started_at": attempt.started_at.isoformat(),
+        "duration_ms": _to_ms(attempt.duration),
+        "error_reason": failure.reason if failure else None,
+        "error_message": failure.message if failure else None,
+        "retry_delay_ms": _to_ms(attempt.retry_delay),
+    }
+
+
+def _read_attempt(row: Mapping[str, Any]) -> Attempt:
+    reason = row["error_reason"]
+    return Attempt(
+        number=row["number"],
+        started_at=datetime.fromisoformat(row["started_at"]),
+        duration=_from_ms(row["duration_ms"]),
+        failure=RefreshFailure(reason=reason, message=row["error_message"]) if reason else None,
+        retry_delay=_from_ms(row["retry_delay_ms"]),
+    )
+
+
+def _to_ms(duration: timedelta | None) -> float | None:
+    return None if duration is None else round(duration.total_seconds() * 1000, 3)
+
+
+def _from_ms(milliseconds: float | None) -> timedelta | None:
+    return None if milliseconds is None else timedelta(milliseconds=milliseconds)
 
 
 def _read_failure(row: Mapping[str, Any]) -> RefreshFailure | None:

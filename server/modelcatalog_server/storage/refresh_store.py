@@ -98,6 +98,8 @@ class PostgresRefreshes:
                     "request_id": request.request_id,
                     "force": request.force,
                     "validate_only": request.validate_only,
+                    "override_gate": request.override_gate,
+                    "fallback_of": request.fallback_of,
                 },
             )
             await _append_event(connection, refresh_id, EventKind.STATE, message="accepted")

@@ -1,11 +1,12 @@
 -- name: create_refresh
 -- A run that was accepted. The database refuses a second active one.
 INSERT INTO models_refresh_history (
-    id, refresh_type, trigger, provider_id, requested_by, request_id, force, validate_only, status, started_at
+    id, refresh_type, trigger, provider_id, requested_by, request_id, force, validate_only, override_gate,
+    fallback_of, status, started_at
 )
 VALUES (
     %(id)s, %(refresh_type)s, %(trigger)s, %(provider_id)s, %(requested_by)s, %(request_id)s, %(force)s,
-    %(validate_only)s, 'PENDING', clock_timestamp()
+    %(validate_only)s, %(override_gate)s, %(fallback_of)s, 'PENDING', clock_timestamp()
 );
 
 -- name: update_refresh
@@ -15,6 +16,7 @@ SET
     status = %(status)s,
     phase = %(phase)s,
     attempt = %(attempt)s,
+    attempts = %(attempts)s,
     models_seen = %(models_seen)s,
     models_added = %(models_added)s,
     models_changed = %(models_changed)s,

@@ -5,9 +5,8 @@ ALTER TABLE models_refresh_history
 ADD COLUMN override_gate text,
 ADD COLUMN fallback_of uuid REFERENCES models_refresh_history (id),
 ADD COLUMN attempts jsonb NOT NULL DEFAULT '[]',
--- Who runs it: for people, and for whoever has to take over from a process that is stuck.
+-- Who runs it, for people, and the last sign of life.
 ADD COLUMN owner text,
-ADD COLUMN owner_backend_pid integer,
 ADD COLUMN heartbeat_at timestamptz;
 
 -- What a request id stands for, also when the run was joined. Goes with its run.

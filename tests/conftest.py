@@ -118,7 +118,13 @@ def templates(services: Services) -> Services:
 
 
 def make_settings(services: Services, database_url: str, **more: Any) -> Settings:
-    defaults = {"listen": "127.0.0.1:0", "redis_url": services.redis_url, "log_level": "warning", "offline": False}
+    defaults = {
+        "listen": "127.0.0.1:0",
+        "redis_url": services.redis_url,
+        "log_level": "warning",
+        "offline": False,
+        "refresh_backoff_seconds": 0.05,
+    }
     return load_settings(database_url=database_url, **{**defaults, **more})
 
 

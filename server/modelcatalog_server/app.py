@@ -6,11 +6,12 @@ import asyncio
 import os
 import shlex
 import shutil
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -28,6 +29,7 @@ from modelcatalog_server.domain.signal import Signal
 from modelcatalog_server.modelsdev.comparison import SpawnedComparison
 from modelcatalog_server.refresh.feed import RefreshFeed
 from modelcatalog_server.refresh.runner import RefreshRunner
+from modelcatalog_server.refresh.scheduler import RefreshScheduler
 from modelcatalog_server.refresh.service import RefreshService
 from modelcatalog_server.rpc.admin_servicer import AdminServicer
 from modelcatalog_server.rpc.catalog_servicer import CatalogServicer
@@ -61,6 +63,7 @@ class App:
     server: RpcServer
     reader: CatalogReader
     refreshes: RefreshService
+    scheduler: RefreshScheduler
     feed: RefreshFeed
     cache: RedisCache
     changed: Signal
@@ -115,18 +118,24 @@ async def _compose(
 ) -> App:
     changed = Signal()
     catalog = PostgresCatalog(pools)
-    store = PostgresRefreshes(pools, encode_model)
+    store = PostgresRefreshes(pools, encode_model, owner=f"{socket.gethostname()}:{os.getpid()}")
     token_key = await catalog.get_token_key()
     upstream = await stack.enter_async_context(_UpstreamOnDemand(settings))
     reader = CatalogReader(catalog, TokenSealer(token_key, "page"), changed)
+    schedule = settings.make_schedule(token_key)
     refreshes = await stack.enter_async_context(
         RefreshService(
             store,
-            RefreshRunner(store, upstream, SpawnedComparison),
+            RefreshRunner(store, upstream, SpawnedComparison, _now, settings.retry_policy),
+            changed,
+            schedule,
             new_id=uuid4,
             now=_now,
-            max_age=settings.max_age,
+            policy=settings.refresh_policy,
         )
+    )
+    scheduler = RefreshScheduler(
+        refreshes, store, schedule, now=_now, pause_after_run=timedelta(seconds=settings.refresh_fallback_seconds)
     )
     feed = await stack.enter_async_context(RefreshFeed(store, TokenSealer(token_key, "resume"), changed))
     await stack.enter_async_context(ChangeListener(backends.database_url, changed.notify))
@@ -139,7 +148,7 @@ async def _compose(
     )
     await server.start()
     stack.push_async_callback(server.drain, 0)
-    return App(settings, server, reader, refreshes, feed, cache, changed)
+    return App(settings, server, reader, refreshes, scheduler, feed, cache, changed)
 
 
 class _UpstreamOnDemand:
@@ -170,7 +179,10 @@ class _UpstreamOnDemand:
     async def _open(self) -> Upstream:
         if self._upstream is None:
             new_upstream = await asyncio.to_thread(_import_upstream, offline=self._settings.offline)
-            self._upstream = await self._stack.enter_async_context(new_upstream(self._settings.upstream_url))
+            upstream = new_upstream(
+                self._settings.upstream_url, requests_per_minute=self._settings.upstream_requests_per_minute
+            )
+            self._upstream = await self._stack.enter_async_context(upstream)
         return self._upstream
 
 
@@ -202,7 +214,11 @@ async def _serve_catalog(app: App) -> None:
     await _load_if_empty(app)
     await app.server.set_serving(True)  # before the line: who has read it may rely on it
     print(await _ready_line(app), flush=True)  # noqa: T201 - the one line that people and scripts wait for
-    await _report_health(app)
+    if app.settings.offline:
+        await _report_health(app)
+    else:
+        async with app.scheduler:
+            await _report_health(app)
 
 
 async def _load_if_empty(app: App) -> None:

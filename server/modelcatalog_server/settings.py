@@ -11,6 +11,8 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, Validati
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from modelcatalog_server.domain.errors import StartupError
+from modelcatalog_server.refresh.policy import RefreshPolicy, RetryPolicy
+from modelcatalog_server.refresh.schedule import Schedule, check_cron
 
 PREFIX = "MODELCATALOG_"
 
@@ -44,6 +46,11 @@ def _check_database(value: SecretStr) -> SecretStr:
     return value
 
 
+def _check_cron(value: str) -> str:
+    return check_cron(value.strip())
+
+
+Cron = Annotated[str, AfterValidator(_check_cron)]
 Address = Annotated[str, AfterValidator(_check_address)]
 
 
@@ -80,6 +87,34 @@ class Settings(BaseSettings):
     )
     offline: bool = Field(False, description="Never ask upstream; an empty database gets the bundled snapshot.")
     max_age_hours: float = Field(24.0, gt=0, description="The catalog counts as stale beyond this age.")
+    refresh_full_cron: Cron = Field(
+        "0 2 * * *", description="When to refresh in full: five fields of cron, in UTC, or off."
+    )
+    refresh_incremental_cron: Cron = Field(
+        "0 * * * *", description="When to look for changes: five fields of cron, in UTC, or off."
+    )
+    refresh_jitter_seconds: float = Field(
+        600.0, ge=0, le=86_400, description="How much later than its time an incremental refresh may start."
+    )
+    refresh_attempts: int = Field(3, ge=1, le=10, description="How often upstream is asked in one refresh.")
+    refresh_backoff_seconds: float = Field(
+        1.0, gt=0, le=60, description="Pause before the second attempt; it doubles for each further one."
+    )
+    refresh_fallback_seconds: float = Field(
+        60.0, ge=0, le=3600, description="How long after a failed incremental refresh a full one starts."
+    )
+    upstream_requests_per_minute: float = Field(
+        20.0,
+        gt=0,
+        le=6000,
+        description="How often upstream is asked at most, retries and refreshes of all kinds together.",
+    )
+    history_days: float = Field(
+        400.0,
+        ge=1,
+        description="How long refreshes are kept that changed nothing, in days; those that did are kept for good.",
+    )
+    event_days: float = Field(7.0, ge=1, description="How long the events of refreshes are kept, in days.")
     reflection: bool = Field(True, description="Offer gRPC server reflection, which grpcurl lives on.")
     drain_seconds: float = Field(20.0, gt=0, le=300, description="How long calls may take to finish on SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -99,9 +134,30 @@ class Settings(BaseSettings):
         return value
 
     @property
-    def max_age(self) -> timedelta:
-        """The catalog counts as stale beyond this age."""
-        return timedelta(hours=self.max_age_hours)
+    def refresh_policy(self) -> RefreshPolicy:
+        """How runs are looked after."""
+        return RefreshPolicy(
+            max_age=timedelta(hours=self.max_age_hours),
+            fallback_delay=None if self.offline else timedelta(seconds=self.refresh_fallback_seconds),
+            events_kept=timedelta(days=self.event_days),
+            refreshes_kept=timedelta(days=self.history_days),
+        )
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """How often upstream is asked in one run."""
+        return RetryPolicy(attempts=self.refresh_attempts, initial_s=self.refresh_backoff_seconds)
+
+    def make_schedule(self, seed: bytes) -> Schedule:
+        """Return when refreshes start; never, offline. ``seed`` is the same on every replica."""
+        if self.offline:
+            return Schedule()
+        return Schedule(
+            full_cron=self.refresh_full_cron,
+            incremental_cron=self.refresh_incremental_cron,
+            jitter=timedelta(seconds=self.refresh_jitter_seconds),
+            seed=seed,
+        )
 
 
 def load_settings(**flags: Any) -> Settings:

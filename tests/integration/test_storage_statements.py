@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -21,11 +21,13 @@ NOW = datetime.now(UTC)
 #: A value of the type that the code passes, for every parameter that any statement has.
 PARAMETERS: dict[str, Any] = {
     "after_id": "openai/gpt-5",
+    "arguments": Jsonb({}),
     "at": NOW,
     "at_id": 1,
     "attempt": 1,
     "attempts": Jsonb([]),
     "base_revision": 1,
+    "before": NOW,
     "before_id": UUID(int=1),
     "before_started_at": NOW,
     "canonical_id": "openai/gpt-5",
@@ -40,7 +42,9 @@ PARAMETERS: dict[str, Any] = {
     "id": UUID(int=1),
     "ids": ["openai/gpt-5"],
     "is_over": True,
+    "joined": False,
     "kind": "STATE",
+    "lease": timedelta(seconds=20),
     "limit": 51,
     "lock": 1,
     "message": "text",
@@ -57,19 +61,23 @@ PARAMETERS: dict[str, Any] = {
     "offset": 0,
     "only_success": False,
     "override_gate": "removed_models",
+    "owner": "host:1",
     "phase": "FETCH",
     "provider_id": "openai",
     "refresh_id": UUID(int=1),
+    "refresh_ids": [UUID(int=1)],
     "refresh_type": "FULL",
     "request_id": UUID(int=2),
     "requested_by": None,
     "result_revision": 2,
     "revision": 1,
     "show_removed": False,
+    "slot": NOW,
     "source_etag": '"etag"',
     "source_snapshot": "0" * 64,
     "source_url": "https://models.dev/catalog.json",
     "status": "RUNNING",
+    "timer": "FULL",
     "total": None,
     "trigger": "MANUAL",
     "validate_only": False,

@@ -34,7 +34,13 @@ from modelcatalog_server.tokens import TokenSealer
 
 KEY = bytes(range(32))
 STATE = CatalogState(
-    revision=7, changed_at=None, checked_at=None, source_url=None, source_etag=None, source_snapshot=None
+    revision=7,
+    changed_at=None,
+    checked_at=None,
+    source_url=None,
+    source_etag=None,
+    source_snapshot=None,
+    upstream_not_before=None,
 )
 
 

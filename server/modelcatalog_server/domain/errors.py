@@ -87,6 +87,10 @@ class RefreshNotFoundError(NotFoundError):
     kind = "refresh"
 
 
+class RefreshNotCancellableError(CatalogError):
+    """The refresh is over, or has got too far to be stopped."""
+
+
 class RequestIdReusedError(CatalogError):
     """A request id was used before, with other arguments."""
 
@@ -128,15 +132,23 @@ class RefreshError(CatalogError):
 
 
 class UpstreamUnavailableError(RefreshError):
-    """Upstream did not answer. ``retry_after``: seconds it asked to wait before the next attempt, if it did."""
+    """Upstream did not answer.
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    ``retry_after``: seconds it asked to wait before the next attempt, if it did. ``passing``: another attempt may do.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, passing: bool = True) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.passing = passing
 
 
 class UpstreamInvalidError(RefreshError):
     """Upstream's answer is no catalog."""
+
+
+class RefreshCancelledError(RefreshError):
+    """Somebody asked for the refresh to be stopped."""
 
 
 class OwnerLostError(RefreshError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
@@ -66,7 +66,10 @@ class PayloadComparison(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogState:
-    """The revision that was read and how fresh it is. ``checked_at`` is ``None`` for a bundled snapshot."""
+    """The revision that was read and how fresh it is. ``checked_at`` is ``None`` for a bundled snapshot.
+
+    ``upstream_not_before``: upstream asked to be left alone until then.
+    """
 
     revision: int
     changed_at: datetime | None
@@ -74,6 +77,7 @@ class CatalogState:
     source_url: str | None
     source_etag: str | None
     source_snapshot: str | None
+    upstream_not_before: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +167,15 @@ class CatalogStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownRequest:
+    """What a request id stands for: what was asked for, and the run that was started or joined."""
+
+    request: RefreshRequest
+    refresh: Refresh
+    joined: bool
+
+
 #: Encodes a record as the contract's ``Model`` without what is known only on reading.
 MessageEncoder = Callable[[ModelRecord], bytes]
 
@@ -183,7 +196,45 @@ class RefreshStore(Protocol):
         ...
 
     async def create(self, refresh_id: UUID, request: RefreshRequest) -> Refresh:
-        """Write an accepted run and its first STATE event. Needs the ownership."""
+        """Write an accepted run, its first heartbeat and its first STATE event. Needs the ownership."""
+        ...
+
+    async def find_request(self, request_id: UUID) -> KnownRequest | None:
+        """Return what a request id stands for."""
+        ...
+
+    async def remember_joined(self, request: RefreshRequest, refresh_id: UUID) -> None:
+        """Note that a request, which has an id, joined a run. The first note of an id stays."""
+        ...
+
+    async def beat(self, refresh_id: UUID) -> None:
+        """Note a sign of life of a run under way."""
+        ...
+
+    async def cancel(self, refresh_id: UUID) -> Refresh | None:
+        """Ask a run to stop, with a STATE event if it is under way; return it as it is now."""
+        ...
+
+    async def end_expired(self, lease: timedelta) -> Refresh | None:
+        """End the run under way as OWNER_LOST if it gave no sign of life within ``lease``; return it as ended.
+
+        Its owner loses the ownership, however alive it may turn out to be.
+        """
+        ...
+
+    async def take_slot(self, timer: str, slot: datetime) -> bool:
+        """Whether the caller is the one who got this slot of the schedule. The first slot ever is nobody's."""
+        ...
+
+    async def set_upstream_not_before(self, at: datetime) -> None:
+        """Note that upstream is to be left alone until then."""
+        ...
+
+    async def prune(self, *, events_before: datetime, refreshes_before: datetime) -> int:
+        """Delete what is older than its retention, a bounded number at a time; return how many refreshes.
+
+        A refresh that made a revision stays, and the event that ended a refresh as long as the refresh.
+        """
         ...
 
     async def record(
@@ -199,6 +250,7 @@ class RefreshStore(Protocol):
 
         Raises:
             OwnerLostError: the run is over already.
+            RefreshCancelledError: it was asked to stop, and this is not its end as CANCELLED or FAILED.
         """
         ...
 
@@ -226,6 +278,7 @@ class RefreshStore(Protocol):
 
         Raises:
             OwnerLostError: the run is over already; nothing was written.
+            RefreshCancelledError: it was asked to stop; nothing was written.
         """
         ...
 
@@ -235,10 +288,6 @@ class RefreshStore(Protocol):
 
     async def get(self, refresh_id: UUID) -> Refresh | None:
         """Return one run."""
-        ...
-
-    async def get_by_request_id(self, request_id: UUID) -> Refresh | None:
-        """Return the run that a request id stands for."""
         ...
 
     async def get_active(self) -> Refresh | None:

@@ -100,6 +100,16 @@ class RefreshRequest:
     override_gate: str | None = None
     fallback_of: UUID | None = None
 
+    def asks_the_same(self, other: RefreshRequest) -> bool:
+        """Whether both ask for the same, whoever asks, why and under which id."""
+        return (self.type, self.provider_id, self.force, self.validate_only, self.override_gate) == (
+            other.type,
+            other.provider_id,
+            other.force,
+            other.validate_only,
+            other.override_gate,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:

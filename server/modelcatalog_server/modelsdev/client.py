@@ -18,6 +18,7 @@ from typing import Self
 from urllib.parse import unquote
 
 import aiohttp
+from aiolimiter import AsyncLimiter
 from yarl import URL
 
 from modelcatalog_server.domain.errors import (
@@ -78,6 +79,7 @@ class ModelsDevUpstream:
         connect_timeout_s: float = 5.0,
         total_timeout_s: float = 60.0,
         max_bytes: int = 64 * 1024 * 1024,
+        requests_per_minute: float = 20.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Prepare a client.
@@ -88,6 +90,7 @@ class ModelsDevUpstream:
             connect_timeout_s: Bound for one connection: name, TCP, TLS and proxy.
             total_timeout_s: Bound for one fetch, all its documents together.
             max_bytes: Bound for each document, as received and uncompressed.
+            requests_per_minute: Rate of the token bucket in front of upstream, which holds those of one minute at most.
             now: The time, to understand a ``Retry-After`` that is a date.
 
         Raises:
@@ -99,6 +102,7 @@ class ModelsDevUpstream:
         self._total_timeout_s = total_timeout_s
         self._max_bytes = max_bytes
         self._now = now
+        self._bucket = AsyncLimiter(max(requests_per_minute, 1), 60 * max(1, 1 / requests_per_minute))
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -200,6 +204,7 @@ class ModelsDevUpstream:
         if self._session is None:
             raise RuntimeError("the upstream client has not been entered")
         condition = {"If-None-Match": etag} if etag and _ETAG.fullmatch(etag) else {}
+        await self._bucket.acquire()
         try:
             async with self._session.get(self._url(name), headers=condition, allow_redirects=False) as response:
                 status = response.status

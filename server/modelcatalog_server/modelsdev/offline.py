@@ -17,4 +17,4 @@ class OfflineUpstream(ModelsDevUpstream):
         Raises:
             UpstreamUnavailableError: the service is offline by its settings.
         """
-        raise UpstreamUnavailableError("upstream is not asked: the service is set to offline")
+        raise UpstreamUnavailableError("upstream is not asked: the service is set to offline", passing=False)

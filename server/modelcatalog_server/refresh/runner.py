@@ -9,20 +9,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from modelcatalog_server.domain.errors import (
     CatalogError,
     DatabaseUnavailableError,
     DeadlineError,
     OwnerLostError,
+    RefreshCancelledError,
     UpstreamInvalidError,
     UpstreamUnavailableError,
 )
-from modelcatalog_server.domain.ports import PayloadComparison, RefreshStore, Upstream
+from modelcatalog_server.domain.ports import CatalogState, PayloadComparison, RefreshStore, Upstream
 from modelcatalog_server.domain.refresh import (
     Attempt,
     Difference,
@@ -34,6 +37,7 @@ from modelcatalog_server.domain.refresh import (
     RefreshType,
     State,
 )
+from modelcatalog_server.refresh.policy import RetryPolicy
 from modelcatalog_server.refresh.progress import throttled
 
 _log = structlog.get_logger(__name__)
@@ -44,6 +48,10 @@ MAX_WARNINGS = 100
 _END_TIMEOUT_S = 10.0
 
 
+#: However long upstream asks to be left alone, it is asked again after this.
+MAX_LEFT_ALONE = timedelta(hours=6)
+
+
 @dataclass(frozen=True, slots=True)
 class RefreshRunner:
     """Runs accepted refreshes. ``new_comparison`` makes what decodes and compares, fresh for each run."""
@@ -51,32 +59,57 @@ class RefreshRunner:
     store: RefreshStore
     upstream: Upstream
     new_comparison: Callable[[], PayloadComparison]
+    now: Callable[[], datetime]
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
 
     async def run(self, refresh: Refresh) -> Refresh:
-        """Carry the run to its end and return it as stored; a failed run is returned, not raised."""
+        """Carry the run to its end and return it as stored; a failed run is returned, not raised.
+
+        Cancelled, it ends the run as CANCELLED and goes on being cancelled.
+
+        Raises:
+            OwnerLostError: somebody else ended it.
+        """
         log = _log.bind(refresh_id=str(refresh.id), type=refresh.request.type)
+        run = _Run(self, refresh)
         try:
-            finished = await _Run(self, refresh).carry_out()
+            await run.carry_out()
         except asyncio.CancelledError:
-            await self._end_badly(refresh, State.CANCELLED, "REFRESH_CANCELLED", "the server is shutting down")
+            await self._end_cancelled(run)
             raise
+        except RefreshCancelledError:
+            await self._end_cancelled(run)
         except OwnerLostError:
             log.warning("the refresh was ended by somebody else")
             raise
         except CatalogError as error:
             log.warning("refresh failed", reason=str(error))
-            return await self._end_badly(refresh, State.FAILED, _reason_of(error), str(error))
+            await self._end(run, State.FAILED, _failure_of(error))
         except Exception:
             log.exception("refresh failed on a fault of the service")
-            return await self._end_badly(refresh, State.FAILED, "INTERNAL", "a fault of the service; its log has more")
-        log.info("refresh ended", state=finished.state, revision=finished.result_revision, **_figures(finished))
-        return finished
+            failure = RefreshFailure(reason="INTERNAL", message="a fault of the service; its log has more")
+            await self._end(run, State.FAILED, failure)
+        else:
+            ended = run.refresh
+            log.info("refresh ended", state=ended.state, revision=ended.result_revision, **_figures(ended))
+        return run.refresh
 
-    async def _end_badly(self, refresh: Refresh, state: State, reason: str, message: str) -> Refresh:
-        current = await self.store.get(refresh.id) or refresh
-        ended = replace(current, state=state, failure=RefreshFailure(reason=reason, message=message))
+    async def _end_cancelled(self, run: _Run) -> None:
+        current = await self.store.get(run.refresh.id)
+        asked = current is not None and current.state is State.CANCELLING
+        why = "stopped on request" if asked else "the server was shut down"
+        await self._end(run, State.CANCELLED, RefreshFailure(reason="REFRESH_CANCELLED", message=why))
+        _log.info("refresh cancelled", refresh_id=str(run.refresh.id), state=run.refresh.state, reason=why)
+
+    async def _end(self, run: _Run, state: State, failure: RefreshFailure) -> None:
+        """Write the end, unless a commit that was on its way when the run was cancelled is the end already."""
         async with asyncio.timeout(_END_TIMEOUT_S):
-            return await self.store.record(ended, EventKind.TERMINAL, message=message)
+            current = await self.store.get(run.refresh.id)
+            if current is not None and current.state.is_over:
+                run.refresh = current
+                return
+            ended = replace(run.refresh, state=state, failure=failure)
+            run.refresh = await self.store.record(ended, EventKind.TERMINAL, message=failure.message)
 
 
 @dataclass(slots=True)
@@ -86,14 +119,16 @@ class _Run:
     runner: RefreshRunner
     refresh: Refresh
 
-    async def carry_out(self) -> Refresh:
+    async def carry_out(self) -> None:
         async with self.runner.new_comparison() as comparison:
             payload = await self._fetch()
             if payload is None:
                 ended = replace(self.refresh, state=State.SUCCEEDED, phase=Phase.PUBLISH)
-                return await self.runner.store.finish_not_modified(ended, message="upstream says nothing changed")
+                message = "upstream says nothing changed"
+                self.refresh = await self.runner.store.finish_not_modified(ended, message=message)
+                return
             difference = await self._compare(comparison, payload)
-        return await self._finish(payload, difference)
+        self.refresh = await self._finish(payload, difference)
 
     async def _enter(self, phase: Phase, message: str) -> None:
         self.refresh = await self.runner.store.record(
@@ -106,22 +141,67 @@ class _Run:
             await self.runner.store.record(self.refresh, EventKind.PROGRESS, done=done, total=total)
 
     async def _fetch(self) -> Payload | None:
-        number = self.refresh.attempt + 1
-        attempt = Attempt(number=number, started_at=datetime.now(UTC))
-        self.refresh = replace(self.refresh, attempts=(*self.refresh.attempts, attempt))
-        await self._enter(Phase.FETCH, "asking upstream")
         state = await self.runner.store.get_catalog_state()
+        etag = state.source_etag if self._may_be_unmodified() else None
+        is_first = state.revision == 0
         try:
-            async with throttled(self._report) as progress:
-                etag = state.source_etag if self._may_be_unmodified() else None
-                return await self.runner.upstream.fetch(etag=etag, progress=progress)
+            if not is_first:
+                self._check_left_alone(state)
+            # Whoever waits for a first catalog is served the bundled snapshot sooner, and upstream is asked again soon.
+            return await self._ask_upstream(etag, attempts=1 if is_first else self.runner.retry.attempts)
         except (UpstreamUnavailableError, UpstreamInvalidError) as error:
-            if state.revision > 0:
+            if not is_first:
                 raise
             # Nothing to serve at all: the snapshot that ships with the package is better than nothing, and says so.
             payload = await self.runner.upstream.load_bundled()
             self._warn(f"{error}; loaded the bundled snapshot instead ({payload.source.url})")
             return payload
+
+    def _check_left_alone(self, state: CatalogState) -> None:
+        until = state.upstream_not_before
+        if until is not None and until > self.runner.now():
+            raise UpstreamUnavailableError(f"upstream asked to be left alone until {until:%Y-%m-%d %H:%M:%S} UTC")
+
+    async def _ask_upstream(self, etag: str | None, *, attempts: int) -> Payload | None:
+        policy = self.runner.retry
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(attempts),
+            wait=lambda state: policy.get_pause_s(state.attempt_number, _error_of(state)),
+            retry=retry_if_exception(policy.is_worth_another),
+            before_sleep=self._note_pause,
+            reraise=True,
+        )
+        try:
+            return await retrying(self._attempt, etag)
+        except UpstreamUnavailableError as error:
+            if error.retry_after:
+                left_alone = min(timedelta(seconds=error.retry_after), MAX_LEFT_ALONE)
+                await self.runner.store.set_upstream_not_before(self.runner.now() + left_alone)
+            raise
+
+    async def _attempt(self, etag: str | None) -> Payload | None:
+        attempt = Attempt(number=self.refresh.attempt + 1, started_at=self.runner.now())
+        self.refresh = replace(self.refresh, attempts=(*self.refresh.attempts, attempt))
+        await self._enter(Phase.FETCH, f"asking upstream, attempt {attempt.number}")
+        try:
+            async with throttled(self._report) as progress:
+                payload = await self.runner.upstream.fetch(etag=etag, progress=progress)
+        except CatalogError as error:
+            self._amend_attempt(duration=self.runner.now() - attempt.started_at, failure=_failure_of(error))
+            raise
+        self._amend_attempt(duration=self.runner.now() - attempt.started_at)
+        return payload
+
+    async def _note_pause(self, retry: RetryCallState) -> None:
+        pause = timedelta(seconds=retry.upcoming_sleep)
+        self._amend_attempt(retry_delay=pause)
+        failure = self.refresh.attempts[-1].failure
+        why = failure.message if failure else "failed"
+        await self._enter(Phase.FETCH, f"{why}; asking again in {pause.total_seconds():.1f} s")
+
+    def _amend_attempt(self, **changes: Any) -> None:
+        *earlier, last = self.refresh.attempts
+        self.refresh = replace(self.refresh, attempts=(*earlier, replace(last, **changes)))
 
     def _may_be_unmodified(self) -> bool:
         """Whether "not modified" would be an answer: a full run needs the body, a limited one leaves the rest stale."""
@@ -175,13 +255,18 @@ def _figures(refresh: Refresh) -> dict[str, int]:
     return {"added": counts.added, "changed": counts.changed, "removed": counts.removed, "seen": counts.seen}
 
 
-def _reason_of(error: CatalogError) -> str:
+def _error_of(retry: RetryCallState) -> BaseException | None:
+    return retry.outcome.exception() if retry.outcome else None
+
+
+def _failure_of(error: CatalogError) -> RefreshFailure:
     match error:
         case UpstreamUnavailableError():
-            return "UPSTREAM_UNAVAILABLE"
+            reason = "UPSTREAM_UNAVAILABLE"
         case UpstreamInvalidError():
-            return "UPSTREAM_INVALID"
+            reason = "UPSTREAM_INVALID"
         case DatabaseUnavailableError() | DeadlineError():
-            return "DATABASE_UNAVAILABLE"
+            reason = "DATABASE_UNAVAILABLE"
         case _:
-            return "INTERNAL"
+            reason = "INTERNAL"
+    return RefreshFailure(reason=reason, message=str(error))

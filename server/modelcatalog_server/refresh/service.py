@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 import structlog
 
 from modelcatalog_server.domain.errors import (
+    CatalogError,
     DatabaseUnavailableError,
     OwnerLostError,
+    RefreshNotCancellableError,
     RefreshNotFoundError,
     RequestIdReusedError,
     ServerDrainingError,
 )
 from modelcatalog_server.domain.ports import CatalogState, RefreshOwnership, RefreshStore
-from modelcatalog_server.domain.refresh import EventKind, Refresh, RefreshFailure, RefreshRequest, State
+from modelcatalog_server.domain.refresh import (
+    EventKind,
+    Refresh,
+    RefreshFailure,
+    RefreshRequest,
+    RefreshType,
+    State,
+)
+from modelcatalog_server.domain.signal import Signal
+from modelcatalog_server.refresh.policy import RefreshPolicy
 from modelcatalog_server.refresh.runner import RefreshRunner
+from modelcatalog_server.refresh.schedule import Schedule
 
 _log = structlog.get_logger(__name__)
 
@@ -29,9 +41,11 @@ _log = structlog.get_logger(__name__)
 _JOIN_ATTEMPTS = 50
 _JOIN_INTERVAL_S = 0.1
 
-# The contract ends an orphan within 30 s.
-_SWEEP_INTERVAL_S = 10.0
 _SWEEP_RETRY_S = 1.0
+_PRUNE_INTERVAL = timedelta(hours=1)
+
+#: Reasons of failures after which a full run may do better: not another look at a payload that a gate refused.
+_FALLBACK_REASONS = {"UPSTREAM_UNAVAILABLE", "UPSTREAM_INVALID", "DATABASE_UNAVAILABLE", "INTERNAL"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +58,7 @@ class RefreshOverview:
     state: CatalogState
     age: timedelta | None
     stale: bool
+    next_time: datetime | None
 
 
 class RefreshService:
@@ -53,28 +68,39 @@ class RefreshService:
         self,
         store: RefreshStore,
         runner: RefreshRunner,
+        changed: Signal,
+        schedule: Schedule,
         *,
         new_id: Callable[[], UUID],
         now: Callable[[], datetime],
-        max_age: timedelta,
+        policy: RefreshPolicy,
     ) -> None:
         self._store = store
         self._runner = runner
+        self._changed = changed
+        self._schedule = schedule
         self._new_id = new_id
         self._now = now
-        self._max_age = max_age
+        self._policy = policy
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        self._tasks.add(asyncio.create_task(self._sweep(), name="refresh-orphan-sweep"))
+        self._own(self._sweep(), name="refresh-orphan-sweep")
+        self._own(self._prune(), name="refresh-retention")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._closed = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+
+    def _own(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def start(self, request: RefreshRequest) -> tuple[Refresh, bool]:
         """Accept a run and return it at once, or the one under way and True.
@@ -84,44 +110,86 @@ class RefreshService:
         """
         if self._closed:
             raise ServerDrainingError("this server is shutting down")
-        if (known := await self._find_by_request_id(request)) is not None:
-            return known, False
+        if (known := await self._find_known(request)) is not None:
+            return known
         active: Refresh | None = None
         for _ in range(_JOIN_ATTEMPTS):
             ownership = await self._store.try_own()
             if ownership is not None:
-                return await self._start_owned(ownership, request), False
+                return await self._start_owned(ownership, request)
             active = await self._store.get_active()
             # A dry run is no answer to who wants the catalog refreshed: it is waited for, if it does not take long.
             if active is not None and (request.validate_only or not active.request.validate_only):
-                return active, True
+                break
             await asyncio.sleep(_JOIN_INTERVAL_S)
-        if active is not None:
-            return active, True
-        raise DatabaseUnavailableError("another refresh neither runs nor ends")
+        if active is None:
+            raise DatabaseUnavailableError("another refresh neither runs nor ends")
+        return await self._join(request, active)
+
+    async def _join(self, request: RefreshRequest, active: Refresh) -> tuple[Refresh, bool]:
+        if request.request_id is not None:
+            await self._store.remember_joined(request, active.id)
+            # The same id may have come in twice at once: whichever was noted first is the answer to both.
+            if (known := await self._find_known(request)) is not None:
+                return known
+        return active, True
+
+    async def cancel(self, refresh_id: UUID) -> Refresh:
+        """Ask a run to stop; return it as it is now. One that was stopped already is returned as it ended.
+
+        Raises:
+            RefreshNotFoundError: there is none.
+            RefreshNotCancellableError: it came to its end before.
+        """
+        refresh = await self._store.cancel(refresh_id)
+        if refresh is None:
+            raise RefreshNotFoundError(str(refresh_id))
+        if refresh.state.is_over and refresh.state is not State.CANCELLED:
+            raise RefreshNotCancellableError(f"the refresh is over: it {_ENDS[refresh.state]}")
+        return refresh
 
     async def _sweep(self) -> None:
         """Look for orphans as long as the process lives; at once first, for what this machine's last life left."""
         while True:
-            interval_s = _SWEEP_INTERVAL_S
+            interval_s = self._policy.sweep.total_seconds()
             try:
                 await self._end_orphan_if_any()
             except Exception as error:
                 _log.warning("cannot look for orphaned refreshes", error=str(error))
-                interval_s = _SWEEP_RETRY_S
+                interval_s = min(_SWEEP_RETRY_S, interval_s)
             await asyncio.sleep(interval_s)
 
     async def _end_orphan_if_any(self) -> None:
-        """End a run whose process died, so that nobody waits for it: its row says it runs but its lock is free."""
+        """End a run whose process died or is stuck, so that nobody waits for it.
+
+        Of a dead process the lock is free; a process that is stuck holds it and shows no sign of life.
+        """
         if await self._store.get_active() is None:
             return
         ownership = await self._store.try_own()
         if ownership is None:
+            expired = await self._store.end_expired(self._policy.lease)
+            if expired is not None:
+                _log.warning("ended a refresh whose process is stuck", refresh_id=str(expired.id))
             return
         try:
             await self._end_orphan()
         finally:
             await ownership.release()
+
+    async def _prune(self) -> None:
+        """Delete what is older than its retention, as long as the process lives."""
+        while True:
+            now = self._now()
+            try:
+                deleted = await self._store.prune(
+                    events_before=now - self._policy.events_kept, refreshes_before=now - self._policy.refreshes_kept
+                )
+                if deleted:
+                    _log.info("deleted old refreshes", count=deleted)
+            except Exception as error:
+                _log.warning("cannot delete old refreshes", error=str(error))
+            await asyncio.sleep(_PRUNE_INTERVAL.total_seconds())
 
     async def get(self, refresh_id: UUID) -> Refresh:
         """Return one run.
@@ -149,6 +217,7 @@ class RefreshService:
             state=state,
             age=age,
             stale=stale,
+            next_time=self._schedule.get_next_time(self._now()),
         )
 
     def get_age(self, state: CatalogState) -> tuple[timedelta | None, bool]:
@@ -156,20 +225,23 @@ class RefreshService:
         if state.checked_at is None:
             return None, True
         age = max(self._now() - state.checked_at, timedelta(0))
-        return age, age > self._max_age
+        return age, age > self._policy.max_age
 
-    async def _find_by_request_id(self, request: RefreshRequest) -> Refresh | None:
+    async def _find_known(self, request: RefreshRequest) -> tuple[Refresh, bool] | None:
+        """Return what the same request got before."""
         if request.request_id is None:
             return None
-        known = await self._store.get_by_request_id(request.request_id)
-        if known is not None and known.request != replace(request, requested_by=known.request.requested_by):
+        known = await self._store.find_request(request.request_id)
+        if known is None:
+            return None
+        if not known.request.asks_the_same(request):
             raise RequestIdReusedError("this request_id was used before, with other arguments")
-        return known
+        return known.refresh, known.joined
 
-    async def _start_owned(self, ownership: RefreshOwnership, request: RefreshRequest) -> Refresh:
+    async def _start_owned(self, ownership: RefreshOwnership, request: RefreshRequest) -> tuple[Refresh, bool]:
         try:
             # Again, now that nobody else can start one: the same request may have been served meanwhile.
-            if (known := await self._find_by_request_id(request)) is not None:
+            if (known := await self._find_known(request)) is not None:
                 await ownership.release()
                 return known
             await self._end_orphan()
@@ -177,20 +249,73 @@ class RefreshService:
         except BaseException:
             await ownership.release()
             raise
-        task = asyncio.create_task(self._run(ownership, refresh), name=f"refresh-{refresh.id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return refresh
+        self._own(self._run(ownership, refresh), name=f"refresh-{refresh.id}")
+        return refresh, False
 
     async def _run(self, ownership: RefreshOwnership, refresh: Refresh) -> None:
+        ended: Refresh | None = None
         try:
-            with suppress(asyncio.CancelledError, OwnerLostError):  # the runner has said so
-                await self._runner.run(refresh)
+            ended = await self._run_watched(refresh)
+        except OwnerLostError:
+            pass  # the runner has said so
         except Exception:
             # The database is gone, so the end could not be written. Whoever owns the lock next ends the row.
             _log.exception("a refresh could not be ended", refresh_id=str(refresh.id))
         finally:
             await ownership.release()
+        if ended is not None and self._policy.fallback_delay is not None and _calls_for_full(ended):
+            await asyncio.sleep(self._policy.fallback_delay.total_seconds())
+            await self._fall_back(ended)
+
+    async def _run_watched(self, refresh: Refresh) -> Refresh | None:
+        """Run beside a task that watches over the run. None when the run was stopped."""
+        run = asyncio.create_task(self._runner.run(refresh), name=f"refresh-run-{refresh.id}")
+        watch = asyncio.create_task(self._watch_over(refresh, run), name=f"refresh-watch-{refresh.id}")
+        try:
+            await asyncio.wait({run})
+        except asyncio.CancelledError:
+            run.cancel()
+            await asyncio.wait({run})
+            if not run.cancelled() and (error := run.exception()) is not None:
+                _log.error("a refresh could not be ended", refresh_id=str(refresh.id), exc_info=error)
+            raise
+        finally:
+            watch.cancel()
+            await asyncio.wait({watch})
+        return None if run.cancelled() else run.result()
+
+    async def _watch_over(self, refresh: Refresh, run: asyncio.Task[Refresh]) -> None:
+        """Show signs of life, and stop the run when somebody asks for that.
+
+        One that somebody else has ended finds that out when it takes its next step.
+        """
+        beat_at = self._now()  # creating it was the first
+        while True:
+            ticket = self._changed.ticket()
+            try:
+                if self._now() - beat_at >= self._policy.heartbeat:
+                    beat_at = self._now()
+                    await self._store.beat(refresh.id)
+                current = await self._store.get(refresh.id)
+            except CatalogError as error:
+                _log.warning("a refresh cannot show a sign of life", refresh_id=str(refresh.id), error=str(error))
+            else:
+                if current is not None and current.state is State.CANCELLING:
+                    run.cancel()
+                    return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._policy.heartbeat.total_seconds()):
+                    await ticket.wait()
+
+    async def _fall_back(self, failed: Refresh) -> None:
+        """Start the full run that follows a failed incremental one."""
+        request = replace(failed.request, type=RefreshType.FULL, request_id=None, fallback_of=failed.id)
+        try:
+            refresh, _ = await self.start(request)
+        except CatalogError as error:
+            _log.warning("cannot fall back to a full refresh", refresh_id=str(failed.id), error=str(error))
+        else:
+            _log.info("falling back to a full refresh", refresh_id=str(refresh.id), failed=str(failed.id))
 
     async def _end_orphan(self) -> None:
         orphan = await self._store.get_active()
@@ -201,3 +326,22 @@ class RefreshService:
         ended = replace(orphan, state=State.FAILED, failure=failure)
         with suppress(OwnerLostError):  # it only lost its lock, and came to its end meanwhile
             await self._store.record(ended, EventKind.TERMINAL, message=failure.message)
+
+
+_ENDS = {
+    State.SUCCEEDED: "succeeded",
+    State.PARTIALLY_SUCCEEDED: "partially succeeded",
+    State.FAILED: "failed",
+}
+
+
+def _calls_for_full(ended: Refresh) -> bool:
+    """Whether a full run may bring what this one did not."""
+    request, failure = ended.request, ended.failure
+    return (
+        ended.state is State.FAILED
+        and request.type is RefreshType.INCREMENTAL
+        and not request.validate_only
+        and failure is not None
+        and failure.reason in _FALLBACK_REASONS
+    )

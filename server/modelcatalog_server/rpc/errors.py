@@ -35,6 +35,7 @@ TABLE: dict[type[errors.CatalogError], tuple[StatusCode, str]] = {
     errors.ModelNotFoundError: (StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
     errors.ProviderNotFoundError: (StatusCode.NOT_FOUND, "PROVIDER_NOT_FOUND"),
     errors.RefreshNotFoundError: (StatusCode.NOT_FOUND, "REFRESH_NOT_FOUND"),
+    errors.RefreshNotCancellableError: (StatusCode.FAILED_PRECONDITION, "REFRESH_NOT_CANCELLABLE"),
     errors.RequestIdReusedError: (StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"),
     errors.DatabaseUnavailableError: (StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"),
     errors.CatalogNotReadyError: (StatusCode.UNAVAILABLE, "CATALOG_NOT_READY"),

@@ -29,6 +29,7 @@ from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, Trigger
 from modelcatalog_server.refresh.feed import RefreshFeed
 from modelcatalog_server.refresh.service import RefreshService
 from modelcatalog_server.rpc.context import Context
+from modelcatalog_server.rpc.model_messages import to_timestamp
 from modelcatalog_server.rpc.reading import announce
 from modelcatalog_server.rpc.refresh_messages import to_duration, to_refresh, to_refresh_status, to_refresh_type
 from modelcatalog_server.tokens import ExpiredTokenError, InvalidTokenError, TokenSealer
@@ -94,6 +95,7 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
             last_success=self._to_refresh(overview.last_success) if overview.last_success else None,
             age=to_duration(overview.age),
             stale=overview.stale,
+            next_scheduled_time=to_timestamp(overview.next_time),
             catalog_revision=overview.state.revision,
         )
 
@@ -121,8 +123,11 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
         )
 
     async def CancelRefresh(self, request: pb.CancelRefreshRequest, context: Context) -> pb.CancelRefreshResponse:
-        """Not there yet."""
-        raise NotImplementedYetError("this version of the service does not have CancelRefresh yet")
+        """Ask a run to stop before it commits."""
+        refresh = await self._refreshes.cancel(_to_uuid("refresh_id", request.refresh_id))
+        return pb.CancelRefreshResponse(
+            refresh=self._to_refresh(refresh), catalog_revision=await self._announce_revision(context)
+        )
 
     async def WatchRefreshStatus(  # type: ignore[override] # a coroutine that writes, which the stubs do not know
         self, request: pb.WatchRefreshStatusRequest, context: Context

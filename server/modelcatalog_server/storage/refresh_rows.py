@@ -9,6 +9,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
+from modelcatalog_server.domain.ports import KnownRequest
 from modelcatalog_server.domain.refresh import (
     Attempt,
     EventKind,
@@ -49,6 +50,50 @@ def to_parameters(refresh: Refresh) -> dict[str, Any]:
         "result_revision": refresh.result_revision,
         "not_modified": refresh.not_modified,
     }
+
+
+def to_request_parameters(request: RefreshRequest) -> dict[str, Any]:
+    """Return the parameters of ``create_refresh`` that are what was asked for."""
+    return {
+        "refresh_type": request.type,
+        "trigger": request.trigger,
+        "provider_id": request.provider_id,
+        "requested_by": request.requested_by,
+        "request_id": request.request_id,
+        "force": request.force,
+        "validate_only": request.validate_only,
+        "override_gate": request.override_gate,
+        "fallback_of": request.fallback_of,
+    }
+
+
+def to_arguments(request: RefreshRequest) -> Jsonb:
+    """Return what a caller asked for, to tell the same request from another one with its id."""
+    return Jsonb(
+        {
+            "type": request.type,
+            "provider_id": request.provider_id,
+            "force": request.force,
+            "validate_only": request.validate_only,
+            "override_gate": request.override_gate,
+        }
+    )
+
+
+def read_known_request(row: Mapping[str, Any]) -> KnownRequest:
+    """Return the request of a row of ``find_request``."""
+    arguments = row["arguments"]
+    return KnownRequest(
+        request=RefreshRequest(
+            type=RefreshType(arguments["type"]),
+            provider_id=arguments["provider_id"],
+            force=arguments["force"],
+            validate_only=arguments["validate_only"],
+            override_gate=arguments["override_gate"],
+        ),
+        refresh=read_refresh(row["refresh"]),
+        joined=row["joined"],
+    )
 
 
 def read_refresh(row: Mapping[str, Any]) -> Refresh:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
 from psycopg.rows import DictRow
 
-from modelcatalog_server.domain.errors import OwnerLostError
-from modelcatalog_server.domain.ports import CatalogState, MessageEncoder, Progress
+from modelcatalog_server.domain.errors import OwnerLostError, RefreshCancelledError
+from modelcatalog_server.domain.ports import CatalogState, KnownRequest, MessageEncoder, Progress
 from modelcatalog_server.domain.refresh import (
     Difference,
     EventKind,
@@ -21,11 +21,19 @@ from modelcatalog_server.domain.refresh import (
     Refresh,
     RefreshEvent,
     RefreshRequest,
+    State,
 )
 from modelcatalog_server.storage import queries, staging
 from modelcatalog_server.storage.catalog_store import read_state
 from modelcatalog_server.storage.pools import Connection, Pool, Pools, translate_errors
-from modelcatalog_server.storage.refresh_rows import read_event, read_refresh, to_parameters
+from modelcatalog_server.storage.refresh_rows import (
+    read_event,
+    read_known_request,
+    read_refresh,
+    to_arguments,
+    to_parameters,
+    to_request_parameters,
+)
 
 _REFRESHES = queries.load("refreshes")
 _APPLY = queries.load("apply")
@@ -33,6 +41,8 @@ _APPLY = queries.load("apply")
 # Advisory locks: any constants of our own.
 _OWNER_LOCK = 7_306_421_002
 _EVENT_LOCK = 7_306_421_003
+
+_PRUNE_LIMIT = 1000
 
 
 class PostgresOwnership:
@@ -62,9 +72,11 @@ class PostgresOwnership:
 class PostgresRefreshes:
     """Port ``RefreshStore``."""
 
-    def __init__(self, pools: Pools, encode: MessageEncoder) -> None:
+    def __init__(self, pools: Pools, encode: MessageEncoder, *, owner: str) -> None:
+        """Prepare a store; ``owner`` tells people which process runs what it creates."""
         self._pools = pools
         self._encode = encode
+        self._owner = owner
 
     async def try_own(self) -> PostgresOwnership | None:
         """Return the session lock of the one runner, or ``None`` while another session has it."""
@@ -87,23 +99,76 @@ class PostgresRefreshes:
     async def create(self, refresh_id: UUID, request: RefreshRequest) -> Refresh:
         """Write an accepted run and its first STATE event."""
         async with self._pools.writing() as connection:
-            await connection.execute(
-                _REFRESHES["create_refresh"],
-                {
-                    "id": refresh_id,
-                    "refresh_type": request.type,
-                    "trigger": request.trigger,
-                    "provider_id": request.provider_id,
-                    "requested_by": request.requested_by,
-                    "request_id": request.request_id,
-                    "force": request.force,
-                    "validate_only": request.validate_only,
-                    "override_gate": request.override_gate,
-                    "fallback_of": request.fallback_of,
-                },
-            )
+            parameters = {"id": refresh_id, "owner": self._owner, **to_request_parameters(request)}
+            await connection.execute(_REFRESHES["create_refresh"], parameters)
+            await _remember_request(connection, request, refresh_id, joined=False)
             await _append_event(connection, refresh_id, EventKind.STATE, message="accepted")
             return await _read_back(connection, refresh_id)
+
+    async def find_request(self, request_id: UUID) -> KnownRequest | None:
+        """Return what a request id stands for."""
+        async with self._pools.reading() as connection:
+            row = await _fetch_one(connection, _REFRESHES["find_request"], request_id=request_id)
+        return read_known_request(row) if row else None
+
+    async def remember_joined(self, request: RefreshRequest, refresh_id: UUID) -> None:
+        """Note that a request joined a run."""
+        async with self._pools.writing() as connection:
+            await _remember_request(connection, request, refresh_id, joined=True)
+
+    async def beat(self, refresh_id: UUID) -> None:
+        """Note a sign of life of a run under way."""
+        async with self._pools.writing() as connection:
+            await connection.execute(_REFRESHES["beat_refresh"], {"refresh_id": refresh_id})
+
+    async def cancel(self, refresh_id: UUID) -> Refresh | None:
+        """Ask a run to stop; return it as it is now."""
+        async with self._pools.writing() as connection:
+            await connection.execute(_REFRESHES["lock_events"], {"lock": _EVENT_LOCK})
+            row = await _fetch_one(connection, _REFRESHES["cancel_refresh"], refresh_id=refresh_id)
+            if row is not None:
+                phase = Phase(row["phase"]) if row["phase"] else None
+                await _append_event(
+                    connection, refresh_id, EventKind.STATE, phase=phase, message="asked to stop", locked=True
+                )
+            found = await _fetch_one(connection, _REFRESHES["get_refresh"], refresh_id=refresh_id)
+            return read_refresh(found["refresh"]) if found else None
+
+    async def end_expired(self, lease: timedelta) -> Refresh | None:
+        """End the run under way if its owner gave no sign of life for so long, and the owner's session with it."""
+        message = f"the process that ran it gave no sign of life for {lease.total_seconds():g} s"
+        async with self._pools.writing() as connection:
+            await connection.execute(_REFRESHES["lock_events"], {"lock": _EVENT_LOCK})
+            row = await _fetch_one(connection, _REFRESHES["end_expired_refresh"], lease=lease, error_message=message)
+            if row is None:
+                return None
+            phase = Phase(row["phase"]) if row["phase"] else None
+            await _append_event(connection, row["id"], EventKind.TERMINAL, phase=phase, message=message, locked=True)
+            await connection.execute(_REFRESHES["terminate_owner"], {"lock": _OWNER_LOCK})
+            return await _read_back(connection, row["id"])
+
+    async def take_slot(self, timer: str, slot: datetime) -> bool:
+        """Whether the caller is the one who got this slot of the schedule."""
+        async with self._pools.writing() as connection:
+            row = await _fetch_one(connection, _REFRESHES["take_slot"], timer=timer, slot=slot)
+        return bool(row and row["advanced"])
+
+    async def set_upstream_not_before(self, at: datetime) -> None:
+        """Note that upstream is to be left alone until then."""
+        async with self._pools.writing() as connection:
+            await connection.execute(_REFRESHES["set_upstream_not_before"], {"at": at})
+
+    async def prune(self, *, events_before: datetime, refreshes_before: datetime) -> int:
+        """Delete what is older than its retention."""
+        async with self._pools.writing() as connection:
+            await connection.execute(_REFRESHES["prune_events"], {"before": events_before})
+            rows = await _fetch_all(
+                connection, _REFRESHES["find_old_refreshes"], before=refreshes_before, limit=_PRUNE_LIMIT
+            )
+            old = {"refresh_ids": [row["id"] for row in rows]}
+            for name in ("refresh_events", "refresh_reports", "refresh_requests", "refreshes"):
+                await connection.execute(_REFRESHES[f"delete_{name}"], old)
+        return len(rows)
 
     async def record(
         self,
@@ -187,10 +252,6 @@ class PostgresRefreshes:
     async def get(self, refresh_id: UUID) -> Refresh | None:
         """Return one run."""
         return await self._get_one(_REFRESHES["get_refresh"], refresh_id=refresh_id)
-
-    async def get_by_request_id(self, request_id: UUID) -> Refresh | None:
-        """Return the run that a request id stands for."""
-        return await self._get_one(_REFRESHES["get_refresh_by_request_id"], request_id=request_id)
 
     async def get_active(self) -> Refresh | None:
         """Return the run under way."""
@@ -312,12 +373,36 @@ async def _record(
 ) -> Refresh:
     """Write the run and an event in the transaction at hand. The event lock comes first and is held until commit."""
     await connection.execute(_REFRESHES["lock_events"], {"lock": _EVENT_LOCK})
-    if await _fetch_one(connection, _REFRESHES["update_refresh"], **to_parameters(refresh)) is None:
+    status = await _lock_status(connection, refresh.id)
+    if status.is_over:
         raise OwnerLostError("the refresh is over already")
+    if status is State.CANCELLING and refresh.state not in {State.CANCELLED, State.FAILED}:
+        raise RefreshCancelledError("the refresh was asked to stop")
+    await connection.execute(_REFRESHES["update_refresh"], to_parameters(refresh))
     await _append_event(
         connection, refresh.id, kind, phase=refresh.phase, done=done, total=total, message=message, locked=True
     )
     return await _read_back(connection, refresh.id)
+
+
+async def _lock_status(connection: Connection, refresh_id: UUID) -> State:
+    row = await _fetch_one(connection, _REFRESHES["lock_refresh"], refresh_id=refresh_id)
+    assert row is not None, "runs are not deleted before they are over"  # noqa: S101 - a broken invariant, not a check
+    return State(row["status"])
+
+
+async def _remember_request(connection: Connection, request: RefreshRequest, refresh_id: UUID, *, joined: bool) -> None:
+    if request.request_id is None:
+        return
+    await connection.execute(
+        _REFRESHES["remember_request"],
+        {
+            "request_id": request.request_id,
+            "refresh_id": refresh_id,
+            "joined": joined,
+            "arguments": to_arguments(request),
+        },
+    )
 
 
 async def _append_event(

@@ -2,15 +2,22 @@
 -- A run that was accepted. The database refuses a second active one.
 INSERT INTO models_refresh_history (
     id, refresh_type, trigger, provider_id, requested_by, request_id, force, validate_only, override_gate,
-    fallback_of, status, started_at
+    fallback_of, owner, status, started_at, heartbeat_at
 )
 VALUES (
     %(id)s, %(refresh_type)s, %(trigger)s, %(provider_id)s, %(requested_by)s, %(request_id)s, %(force)s,
-    %(validate_only)s, %(override_gate)s, %(fallback_of)s, 'PENDING', clock_timestamp()
+    %(validate_only)s, %(override_gate)s, %(fallback_of)s, %(owner)s, 'PENDING', clock_timestamp(), clock_timestamp()
 );
 
+-- name: lock_refresh
+-- The state that a run is in, until commit nobody else's to change.
+SELECT status
+FROM models_refresh_history
+WHERE id = %(refresh_id)s
+FOR UPDATE;
+
 -- name: update_refresh
--- The run as it is now. No row comes back when it is over already: its owner has lost it.
+-- The run as it is now.
 UPDATE models_refresh_history
 SET
     status = %(status)s,
@@ -32,10 +39,7 @@ SET
     base_revision = %(base_revision)s,
     result_revision = %(result_revision)s,
     not_modified = %(not_modified)s
-WHERE
-    id = %(id)s
-    AND status IN ('PENDING', 'RUNNING', 'CANCELLING')
-RETURNING id;
+WHERE id = %(id)s;
 
 -- name: lock_events
 -- Held until commit, so that event ids become visible in their order.
@@ -76,11 +80,118 @@ SELECT to_jsonb(h) AS refresh
 FROM models_refresh_history AS h
 WHERE h.id = %(refresh_id)s;
 
--- name: get_refresh_by_request_id
--- The run that a request id stands for.
-SELECT to_jsonb(h) AS refresh
+-- name: find_request
+-- What a request id stands for.
+SELECT
+    r.joined,
+    r.arguments,
+    to_jsonb(h) AS refresh
+FROM refresh_requests AS r
+INNER JOIN models_refresh_history AS h ON h.id = r.refresh_id
+WHERE r.request_id = %(request_id)s;
+
+-- name: remember_request
+-- The first note of a request id stays.
+INSERT INTO refresh_requests (request_id, refresh_id, joined, arguments)
+VALUES (%(request_id)s, %(refresh_id)s, %(joined)s, %(arguments)s)
+ON CONFLICT (request_id) DO NOTHING;
+
+-- name: beat_refresh
+-- A sign of life of a run under way.
+UPDATE models_refresh_history
+SET heartbeat_at = clock_timestamp()
+WHERE
+    id = %(refresh_id)s
+    AND status IN ('PENDING', 'RUNNING', 'CANCELLING');
+
+-- name: cancel_refresh
+-- Asks a run under way to stop.
+UPDATE models_refresh_history
+SET status = 'CANCELLING'
+WHERE
+    id = %(refresh_id)s
+    AND status IN ('PENDING', 'RUNNING')
+RETURNING phase;
+
+-- name: end_expired_refresh
+-- Ends the run under way if it gave no sign of life for so long.
+UPDATE models_refresh_history
+SET
+    status = 'FAILED',
+    error_reason = 'OWNER_LOST',
+    error_message = %(error_message)s,
+    error_metadata = '{}',
+    completed_at = clock_timestamp()
+WHERE
+    status IN ('PENDING', 'RUNNING', 'CANCELLING')
+    AND coalesce(heartbeat_at, started_at) < clock_timestamp() - %(lease)s::interval
+RETURNING
+    id,
+    phase;
+
+-- name: terminate_owner
+-- Ends the session that holds the lock of the one runner: its process is stuck, and would hold it for ever.
+SELECT pg_terminate_backend(pid) AS terminated
+FROM pg_locks
+WHERE
+    locktype = 'advisory'
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (classid::bigint << 32) | objid::bigint = %(lock)s
+    AND objsubid = 1
+    AND granted;
+
+-- name: take_slot
+-- No row comes back when another process has it. advanced: false for the first slot ever.
+INSERT INTO refresh_schedule (name, slot)
+VALUES (%(timer)s, %(slot)s)
+ON CONFLICT (name) DO UPDATE
+SET slot = EXCLUDED.slot
+WHERE refresh_schedule.slot < EXCLUDED.slot
+RETURNING xmax <> 0 AS advanced;
+
+-- name: set_upstream_not_before
+-- Upstream asked to be left alone until then.
+UPDATE catalog_state
+SET upstream_not_before = %(at)s;
+
+-- name: prune_events
+-- Events that no resume token reaches any more. The end of a run stays as long as the run: watches on it end with it.
+DELETE FROM refresh_events
+WHERE
+    happened_at < %(before)s
+    AND kind <> 'TERMINAL';
+
+-- name: find_old_refreshes
+-- Runs over for so long, but those that made a revision, which are part of the catalog's history, and those that
+-- another run refers to.
+SELECT h.id
 FROM models_refresh_history AS h
-WHERE h.request_id = %(request_id)s;
+WHERE
+    h.completed_at < %(before)s
+    AND NOT EXISTS (SELECT 1 FROM catalog_revisions AS r WHERE r.refresh_id = h.id)
+    AND NOT EXISTS (SELECT 1 FROM models_refresh_history AS f WHERE f.fallback_of = h.id)
+ORDER BY h.started_at
+LIMIT %(limit)s;
+
+-- name: delete_refresh_events
+-- What is left of the runs' events.
+DELETE FROM refresh_events
+WHERE refresh_id = ANY(%(refresh_ids)s::uuid[]);
+
+-- name: delete_refresh_reports
+-- The runs' reports.
+DELETE FROM refresh_reports
+WHERE refresh_id = ANY(%(refresh_ids)s::uuid[]);
+
+-- name: delete_refresh_requests
+-- The request ids that stood for the runs.
+DELETE FROM refresh_requests
+WHERE refresh_id = ANY(%(refresh_ids)s::uuid[]);
+
+-- name: delete_refreshes
+-- The runs themselves, after what refers to them.
+DELETE FROM models_refresh_history
+WHERE id = ANY(%(refresh_ids)s::uuid[]);
 
 -- name: get_active_refresh
 -- The run under way.

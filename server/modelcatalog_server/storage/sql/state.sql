@@ -6,7 +6,8 @@ SELECT
     checked_at,
     source_url,
     source_etag,
-    source_snapshot
+    source_snapshot,
+    upstream_not_before
 FROM catalog_state;
 
 -- name: get_token_key

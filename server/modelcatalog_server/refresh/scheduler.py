@@ -1,0 +1,133 @@
+"""Starts refreshes by themselves: when the schedule says so, and at start when the catalog is too old."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Self
+
+import structlog
+
+from modelcatalog_server.domain.errors import CatalogError
+from modelcatalog_server.domain.ports import RefreshStore
+from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, RefreshType, Trigger
+from modelcatalog_server.refresh.schedule import Schedule, Timer
+from modelcatalog_server.refresh.service import RefreshService
+
+_log = structlog.get_logger(__name__)
+
+# The loop's clock stands still while a machine sleeps: the wall clock is looked at this often at least.
+_LONGEST_NAP_S = 30.0
+# Between two attempts to start what is due while another kind of run, or no database, is in the way.
+_RETRY_S = 2.0
+
+
+class RefreshScheduler:
+    """Starts what is due, once in the cluster however many processes have a scheduler. An async context manager.
+
+    Processes race for the row that holds the last slot of each timer; slots that were missed meanwhile are one slot.
+    """
+
+    def __init__(
+        self,
+        refreshes: RefreshService,
+        store: RefreshStore,
+        schedule: Schedule,
+        *,
+        now: Callable[[], datetime],
+        pause_after_run: timedelta,
+    ) -> None:
+        """Prepare a scheduler.
+
+        Args:
+            refreshes: What starts the runs.
+            store: Where the slots are.
+            schedule: When.
+            now: The wall clock.
+            pause_after_run: How long after a run a catalog that is still too old is not asked for again at start.
+        """
+        self._refreshes = refreshes
+        self._store = store
+        self._schedule = schedule
+        self._now = now
+        self._pause_after_run = pause_after_run
+        self._task: asyncio.Task[None] | None = None
+        self._taken: Mapping[Timer, datetime] = {}
+        # Taken but not yet started, because another kind of run was under way.
+        self._owed: RefreshType | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="refresh-scheduler")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        await self._repeat(self._refresh_if_stale, until=0)
+        await self._repeat(self._start_what_is_due)
+
+    async def _repeat(self, step: Callable[[], Awaitable[float]], *, until: float | None = None) -> None:
+        """Take a step again and again, each as many seconds after the last as that said, until it says ``until``."""
+        while True:
+            try:
+                nap_s = await step()
+            except CatalogError as error:
+                _log.warning("cannot start what is due", error=str(error))
+                nap_s = _RETRY_S
+            except Exception:
+                _log.exception("cannot start what is due")
+                nap_s = _LONGEST_NAP_S
+            if nap_s == until:
+                return
+            await asyncio.sleep(min(nap_s, _LONGEST_NAP_S))
+
+    async def _refresh_if_stale(self) -> float:
+        """Start a run if the catalog is too old; return the seconds to wait before this is to be asked again, or 0."""
+        overview = await self._refreshes.get_overview()
+        if not overview.stale:
+            return 0
+        last = overview.last_finished
+        if last is not None and last.completed_at is not None:
+            # A first load that had to do with the bundled snapshot has asked upstream just now.
+            left = last.completed_at + self._pause_after_run - self._now()
+            if left > timedelta(0):
+                return left.total_seconds()
+        await self._refreshes.start(RefreshRequest(trigger=Trigger.STARTUP))
+        return 0
+
+    async def _start_what_is_due(self) -> float:
+        """Start what is due; return the seconds until there is something to do again."""
+        await self._take_due_slots()
+        if self._owed is not None:
+            refresh, already_running = await self._refreshes.start(
+                RefreshRequest(type=self._owed, trigger=Trigger.SCHEDULED)
+            )
+            if already_running and not _covers(refresh, self._owed):
+                return _RETRY_S
+            self._owed = None
+        next_time = self._schedule.get_next_time(self._now(), self._taken)
+        return _LONGEST_NAP_S if next_time is None else max((next_time - self._now()).total_seconds(), 0)
+
+    async def _take_due_slots(self) -> None:
+        now = self._now()
+        due = {timer: slot for timer in Timer if (slot := self._schedule.get_due_slot(timer, now)) is not None}
+        if all(self._taken.get(timer) == slot for timer, slot in due.items()):
+            return
+        taken = [timer for timer, slot in due.items() if await self._store.take_slot(timer, slot)]
+        self._taken = due
+        if Timer.FULL in taken:
+            self._owed = RefreshType.FULL  # which does what an incremental one does
+        elif taken and self._owed is None:
+            self._owed = RefreshType.INCREMENTAL
+
+
+def _covers(running: Refresh, wanted: RefreshType) -> bool:
+    """Whether a run under way does what is wanted."""
+    request = running.request
+    if request.provider_id is not None or request.validate_only:
+        return False
+    return request.type is RefreshType.FULL or wanted is RefreshType.INCREMENTAL

@@ -6,6 +6,8 @@ GENERATE_VENV := .venv-generate
 FLOOR_VENV := .venv-floor
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check --require-hashes
+# Compiling takes longer than installing, and of a tool each run needs but a part: Python compiles that when it comes to it.
+TOOL_PIP_FLAGS := $(PIP_FLAGS) --no-compile
 SERVICE_PROTOS := $(wildcard protos/modelcatalog/v1/*_service.proto)
 PROTOS := $(wildcard protos/modelcatalog/v1/*.proto)
 
@@ -26,23 +28,25 @@ $(VENV)/.server: requirements/run.txt pyproject.toml
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.server
 	@echo "installing the pinned development requirements into $(VENV)"
-	@$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements/dev.txt
+	@$(BIN)/python -m pip install $(TOOL_PIP_FLAGS) -r requirements/dev.txt
 	@touch $@
 
 $(GENERATE_VENV)/.done: requirements/generate.txt
 	@test -x $(GENERATE_VENV)/bin/python || $(PYTHON) -m venv $(GENERATE_VENV)
 	@echo "installing the pinned code generator into $(GENERATE_VENV)"
-	@$(GENERATE_VENV)/bin/python -m pip install $(PIP_FLAGS) -r requirements/generate.txt
+	@$(GENERATE_VENV)/bin/python -m pip install $(TOOL_PIP_FLAGS) -r requirements/generate.txt
 	@touch $@
 
 $(FLOOR_VENV)/.done: requirements/floor.txt
 	@test -x $(FLOOR_VENV)/bin/python || $(PYTHON) -m venv $(FLOOR_VENV)
 	@echo "installing the oldest versions that the client allows into $(FLOOR_VENV)"
-	@$(FLOOR_VENV)/bin/python -m pip install $(PIP_FLAGS) -r requirements/floor.txt
+	@$(FLOOR_VENV)/bin/python -m pip install $(TOOL_PIP_FLAGS) -r requirements/floor.txt
 	@touch $@
 
+# All three at once: each mostly waits for the network and the disk.
 .PHONY: setup
-setup: $(VENV)/.dev $(GENERATE_VENV)/.done ## Make the environments with everything pinned.
+setup: ## Make the environments with everything pinned.
+	@$(MAKE) --no-print-directory -j3 $(VENV)/.dev $(GENERATE_VENV)/.done $(FLOOR_VENV)/.done
 
 .PHONY: requirements
 requirements: ## Resolve requirements/*.in again (needs uv on the path).
@@ -92,14 +96,17 @@ fix: $(VENV)/.dev ## Format and mend what can be mended.
 
 # --- tests ------------------------------------------------------------------------------------------------------
 
+# With ARGS only what they choose, in one process: so that -s and --pdb work, and one test is not waited for.
+# Without, on two processes, each with a PostgreSQL and a Valkey of its own; worksteal keeps the tests of a module,
+# and so its servers, together as long as both have work.
 .PHONY: test
-test: $(VENV)/.dev test-floor ## The whole suite, against a real PostgreSQL and Valkey that it starts. ARGS="-k watch" for some.
-	@$(BIN)/pytest $(ARGS)
+test: $(VENV)/.dev $(if $(ARGS),,test-floor) ## The whole suite, against a real PostgreSQL and Valkey that it starts. ARGS="-k watch" for some.
+	@$(BIN)/pytest $(if $(ARGS),$(ARGS),-n 2 --dist worksteal)
 
-# --noconftest: the service's fixtures need the service, which is not there.
+# --noconftest: the service's fixtures need the service, which is not there. These tests wait rather than compute.
 .PHONY: test-floor
 test-floor: $(FLOOR_VENV)/.done ## The client's tests on the oldest versions that it allows.
-	@PYTHONPATH=client:generated $(FLOOR_VENV)/bin/pytest --quiet --noconftest -p no:cacheprovider \
+	@PYTHONPATH=client:generated $(FLOOR_VENV)/bin/pytest --quiet --noconftest -p no:cacheprovider -n 4 \
 	  tests/unit/test_client_*.py tests/contract/test_client_*.py
 
 .PHONY: bench-load

@@ -69,14 +69,14 @@ def quiet_logs() -> None:
 @pytest.fixture(scope="session")
 def work_dir() -> Iterator[Path]:
     """A directory that an unprivileged user can reach too: pytest's own is private to root."""
-    path = Path(tempfile.mkdtemp(prefix="modelcatalog-tests-", dir=_scratch()))
+    path = Path(tempfile.mkdtemp(prefix="modelcatalog-tests-", dir=scratch()))
     path.chmod(0o755)
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _scratch() -> str:
-    """Return where files cost least: in memory, if there is room and programs may run there."""
+def scratch() -> str:
+    """Return where files cost least: in memory, if there is room and programs may run there. Every user can pass it."""
     memory = Path("/dev/shm")
     if memory.is_dir():
         status = os.statvfs(memory)

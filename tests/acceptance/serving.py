@@ -43,8 +43,12 @@ READY = re.compile(
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return what a user's shell has at least: no home directory, nothing of this project."""
-    return {"PATH": os.defpath, **variables}
+    """Return what a user's shell has at least: no home directory, nothing of this project.
+
+    But for PYTHONPATH, where the tests of a checkout are told by it to use that one and not what is installed.
+    """
+    checkout = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    return {"PATH": os.defpath, **checkout, **variables}
 
 
 def until(condition: Callable[[], Any], timeout_s: float = END_TIMEOUT_S) -> Any:

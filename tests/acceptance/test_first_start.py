@@ -125,7 +125,9 @@ def test_an_ordinary_user_without_a_network_needs_but_a_home(serve: Serve, work_
     server = serve("--listen", "127.0.0.1:0", *away, prefix=as_ordinary_user(), HOME=str(home))
     assert int(server.ready["models"]) == MODELS
     assert server.ready["source"] == f"{BUNDLED}, not checked against upstream"
-    assert [event["event"] for event in server.events if event["level"] == "warning"] == [
+    warnings = [event["event"] for event in server.events if event["level"] == "warning"]
+    # On a busy machine Redis may be given up for a second; that is no affair of this test.
+    assert [warning for warning in warnings if not warning.startswith("redis is ")] == [
         f"no connection to upstream: Connection refused; loaded the bundled snapshot instead ({BUNDLED})"
     ]
     assert len(users([server.process.pid, *server.family]) - {0}) == 1

@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from conftest import scratch
 from modelcatalog_server.embedded import programs
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -90,7 +91,7 @@ def used() -> Iterator[Path]:
 @contextmanager
 def parent_directory() -> Iterator[Path]:
     """A directory in which the ordinary user may make one."""
-    path = Path(tempfile.mkdtemp(prefix="mc-", dir="/tmp"))
+    path = Path(tempfile.mkdtemp(prefix="mc-", dir=scratch()))
     path.chmod(0o777)
     yield path
     shutil.rmtree(path)
@@ -126,7 +127,7 @@ def start() -> Iterator[Callable[..., Owner]]:
 @pytest.fixture(scope="module")
 def site() -> Iterator[Path]:
     """The two packages, installed again where every user gets to: the real ones may be in root's home."""
-    folder = Path(tempfile.mkdtemp(prefix="mc-site-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="mc-site-", dir=scratch()))
     folder.chmod(0o755)
     path = folder / "site-packages"
     for package in (programs.POSTGRES, programs.VALKEY):

@@ -6,17 +6,21 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psycopg
 import pytest
 from redis.asyncio import Redis
 
+from conftest import scratch
 from modelcatalog_server.domain.errors import StartupError
 from modelcatalog_server.embedded import DataDirectory, EmbeddedPostgres, EmbeddedValkey
 from modelcatalog_server.embedded.account import Account
+from modelcatalog_server.embedded.child import Child, run_to_end
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="root drops to another user")
 
@@ -24,7 +28,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="root drops to another
 @pytest.fixture
 def parent() -> Iterator[Path]:
     """A directory that every user can pass, which pytest's own temporary directories are not."""
-    path = Path(tempfile.mkdtemp(prefix="mc-", dir="/tmp"))
+    path = Path(tempfile.mkdtemp(prefix="mc-", dir=scratch()))
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
@@ -38,7 +42,7 @@ def data(parent: Path) -> Path:
 @pytest.fixture(scope="module")
 def used() -> Iterator[Path]:
     """A directory that has a cluster already, for the tests that do not care for how that came about."""
-    path = Path(tempfile.mkdtemp(prefix="mc-", dir="/tmp"))
+    path = Path(tempfile.mkdtemp(prefix="mc-", dir=scratch()))
     path.chmod(0o755)
     asyncio.run(_start_once(path))
     yield path
@@ -214,8 +218,43 @@ async def test_a_cancelled_start_leaves_no_process_and_no_half_of_a_cluster(data
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await until(lambda: not holders(data))  # initdb's own child ends when it reads the end of its input
+    await until(lambda: not holders(data))  # initdb's own child too, which is killed with it
     assert contents(data) == ["lock", "log"]
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [("sleep 60 & exec sleep 60", "program took more than"), ("sleep 60 & exit 3", "program ended with status 3")],
+    ids=["took too long", "left one behind"],
+)
+async def test_a_program_that_has_an_end_takes_what_it_started_along(data: Path, script: str, said: str) -> None:
+    async with DataDirectory(data) as directory:
+        child = Child.start("program", ["/bin/sh", "-c", script], directory, signal.SIGKILL, "program")
+        with pytest.raises(StartupError, match=said):
+            await run_to_end(child, 0.5 if "exec" in script else 60)
+        await until(lambda: not holders(data))
+
+
+async def test_a_directory_that_is_still_written_into_is_removed(data: Path) -> None:
+    async with DataDirectory(data) as directory:
+        with ThreadPoolExecutor(1) as pool:
+            with suppress(asyncio.CancelledError), directory.building("cluster") as partial:
+                writer = pool.submit(write_for_a_while, partial)
+                await until(lambda: contents(partial))
+                raise asyncio.CancelledError
+            assert writer.result() > 0
+        assert contents(data) == ["lock", "run"]
+
+
+def write_for_a_while(folder: Path) -> int:
+    """Writes files as a program does that was told to end but has not yet, and returns how many."""
+    end = time.monotonic() + 0.3
+    number = 0
+    with suppress(FileNotFoundError):
+        while time.monotonic() < end:
+            (folder / str(number)).touch()
+            number += 1
+    return number
 
 
 async def test_a_cancelled_stop_leaves_no_process(used: Path) -> None:

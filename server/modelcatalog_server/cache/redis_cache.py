@@ -29,16 +29,34 @@ class RedisCache:
     """A shared cache that never raises. After a failure it is left alone for a second: being down costs nothing.
 
     Figures since the start of the process: ``hits``, ``misses``, ``failures``.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``.
+        max_connections: More calls than this at once wait for one another.
+        connect_timeout_s: How long a new connection may take.
+        answer_timeout_s: How long an answer, or a connection that is in use, is waited for.
+        clock: Seconds; for how long it is left alone.
+
+    Raises:
+        StartupError: The URL is none.
     """
 
-    def __init__(self, url: str, *, max_connections: int = 16, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        max_connections: int = 16,
+        connect_timeout_s: float = _CONNECT_TIMEOUT_S,
+        answer_timeout_s: float = _ANSWER_TIMEOUT_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         try:
             self._pool = BlockingConnectionPool.from_url(
                 url,
                 max_connections=max_connections,
-                timeout=_ANSWER_TIMEOUT_S,
-                socket_connect_timeout=_CONNECT_TIMEOUT_S,
-                socket_timeout=_ANSWER_TIMEOUT_S,
+                timeout=answer_timeout_s,
+                socket_connect_timeout=connect_timeout_s,
+                socket_timeout=answer_timeout_s,
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
                 driver_info=None,  # would send CLIENT SETINFO, which Redis 6.2 does not have
@@ -46,6 +64,8 @@ class RedisCache:
         except ValueError as error:
             raise StartupError(f"MODELCATALOG_REDIS_URL is no address of a Redis: {error}") from error
         self._redis = Redis(connection_pool=self._pool)
+        # A connection to wait for, a new one in its place, and the answer.
+        self._call_timeout_s = connect_timeout_s + 2 * answer_timeout_s
         self._clock = clock
         self._closed_until = 0.0
         self.available = True
@@ -83,7 +103,7 @@ class RedisCache:
         if self._clock() < self._closed_until:
             return None
         try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT_S + 2 * _ANSWER_TIMEOUT_S):
+            async with asyncio.timeout(self._call_timeout_s):
                 result = await call()
         except (RedisError, OSError, TimeoutError) as error:
             self._note(available=False, reason=type(error).__name__)

@@ -125,16 +125,21 @@ class Child:
             await self.wait(_READY_POLL_S)
 
     async def stop(self, *steps: tuple[Signals, float]) -> None:
-        """Ends it and waits until it is gone: each signal with the seconds it is given, SIGKILL last."""
+        """Ends it and waits until it is gone: each signal with the seconds it is given, SIGKILL last.
+
+        The signals are for the program alone, which knows what its own children are to do; SIGKILL is for all of them.
+        """
         try:
-            for number, timeout_s in (*steps, (signal.SIGKILL, _KILL_TIMEOUT_S)):
+            for number, timeout_s in steps:
                 if not self.running:
                     return
                 self._process.send_signal(number)
-                if await self.wait(timeout_s) is None:
-                    _log.warning("%s still runs %.0f s after %s", self.name, timeout_s, number.name)
+                await self._wait_or_warn(timeout_s, number)
+            if self.running:
+                self._kill_group()
+                await self._wait_or_warn(_KILL_TIMEOUT_S, signal.SIGKILL)
         except asyncio.CancelledError:  # whoever waits has no patience left, and nothing may stay behind
-            self._process.kill()
+            self._kill_group()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_KILL_TIMEOUT_S)
             raise
@@ -144,6 +149,19 @@ class Child:
         status = self._exited.result()
         how = f"was killed by {Signals(-status).name}" if status < 0 else f"ended with status {status}"
         return f"{self.name} {how}{self._last_words()}"
+
+    async def _wait_or_warn(self, timeout_s: float, number: Signals) -> None:
+        if await self.wait(timeout_s) is None:
+            _log.warning("%s still runs %.0f s after %s", self.name, timeout_s, number.name)
+
+    def _kill_group(self) -> None:
+        """Kills it and what it started: it leads a session, and until it is reaped the group's number is nobody else's.
+
+        PostgreSQL's own children are not in it: each makes a session of its own and ends without the postmaster.
+        """
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _watch(self) -> None:
         # WNOWAIT leaves the zombie to the loop's thread: until that reaps it, the pid is nobody else's, and a
@@ -155,6 +173,7 @@ class Child:
 
     def _reap(self) -> None:
         if not self._exited.done():
+            self._kill_group()  # initdb that is killed by somebody else leaves its postgres behind
             self._exited.set_result(self._process.wait())
 
     def _last_words(self) -> str:

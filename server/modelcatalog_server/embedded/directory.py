@@ -10,14 +10,16 @@ programs-NAME-VERSION/    copies of binaries, only where they cannot be run in p
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,6 +29,8 @@ from modelcatalog_server.embedded import lock
 from modelcatalog_server.embedded.account import Account
 
 _ELSEWHERE = "set MODELCATALOG_DATA_DIR to another directory"
+_REMOVAL_TIMEOUT_S = 5.0
+_REMOVAL_POLL_S = 0.01
 _LOG_LIMIT_BYTES = 4 * 1024 * 1024
 # The address of a unix socket has room for 107 bytes; the longest name in the directory is ".s.PGSQL.5432".
 _SOCKET_DIRECTORY_LIMIT_BYTES = 107 - len("/.s.PGSQL.5432")
@@ -139,14 +143,16 @@ class DataDirectory:
         partial = self.path / f"{name}.partial"
         with self._explained():
             if partial.exists():  # a start was killed here
-                shutil.rmtree(partial)
+                _remove(partial)
             self._make(partial)
             try:
                 yield partial
                 partial.rename(self.path / name)
                 _sync_directory(self.path)
             except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
+                # What matters is what went wrong in the block; what cannot be removed now, the next start removes.
+                with suppress(OSError):
+                    _remove(partial)
                 raise
 
     def _create(self) -> None:
@@ -207,6 +213,25 @@ class DataDirectory:
 def _fits(sockets: Path) -> bool:
     plain = _PLAIN_PATH.fullmatch(str(sockets)) is not None
     return plain and len(os.fsencode(sockets)) <= _SOCKET_DIRECTORY_LIMIT_BYTES
+
+
+def _remove(path: Path) -> None:
+    """Removes a directory that somebody who was killed a moment ago may still write a last file into.
+
+    Raises:
+        OSError: It cannot be removed, or was written into for `_REMOVAL_TIMEOUT_S` seconds.
+    """
+    deadline = time.monotonic() + _REMOVAL_TIMEOUT_S
+    while True:
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            # Not empty: a file came after its directory was read. Not found: a file went.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or time.monotonic() > deadline:
+                raise
+        if not path.exists():
+            return
+        time.sleep(_REMOVAL_POLL_S)
 
 
 def _sync_directory(path: Path) -> None:

@@ -21,6 +21,7 @@ import structlog
 
 from modelcatalog_server.backends import Backends, start_backends
 from modelcatalog_server.cache.redis_cache import RedisCache
+from modelcatalog_server.catalog.policy import PolicyService
 from modelcatalog_server.catalog.reader import CatalogReader
 from modelcatalog_server.domain.errors import StartupError
 from modelcatalog_server.domain.ports import Progress, Upstream
@@ -32,14 +33,17 @@ from modelcatalog_server.refresh.runner import RefreshRunner
 from modelcatalog_server.refresh.scheduler import RefreshScheduler
 from modelcatalog_server.refresh.service import RefreshService
 from modelcatalog_server.rpc.admin_servicer import AdminServicer
+from modelcatalog_server.rpc.audit import AuditTrail
 from modelcatalog_server.rpc.catalog_servicer import CatalogServicer
 from modelcatalog_server.rpc.model_messages import encode_model
 from modelcatalog_server.rpc.refresh_servicer import RefreshServicer
 from modelcatalog_server.rpc.server import RpcServer
 from modelcatalog_server.settings import Settings
+from modelcatalog_server.storage.audit_store import PostgresAuditLog
 from modelcatalog_server.storage.catalog_store import PostgresCatalog
 from modelcatalog_server.storage.changes import ChangeListener
 from modelcatalog_server.storage.migrations import Migration, check_schema, migrate
+from modelcatalog_server.storage.policy_store import PostgresPolicy
 from modelcatalog_server.storage.pools import Pools, connect
 from modelcatalog_server.storage.refresh_store import PostgresRefreshes
 from modelcatalog_server.tokens import TokenSealer
@@ -119,6 +123,7 @@ async def _compose(
     changed = Signal()
     catalog = PostgresCatalog(pools)
     store = PostgresRefreshes(pools, encode_model, owner=f"{socket.gethostname()}:{os.getpid()}")
+    audit_log = PostgresAuditLog(pools)
     token_key = await catalog.get_token_key()
     upstream = await stack.enter_async_context(_UpstreamOnDemand(settings))
     reader = CatalogReader(catalog, TokenSealer(token_key, "page"), changed)
@@ -139,12 +144,14 @@ async def _compose(
     )
     feed = await stack.enter_async_context(RefreshFeed(store, TokenSealer(token_key, "resume"), changed))
     await stack.enter_async_context(ChangeListener(backends.database_url, changed.notify))
+    policy = PolicyService(PostgresPolicy(pools), reader)
     server = RpcServer(
         settings.listen,
         catalog=CatalogServicer(reader, refreshes),
         refresh=RefreshServicer(refreshes, feed, reader, TokenSealer(token_key, "refreshes"), _now),
-        admin=AdminServicer(),
+        admin=AdminServicer(policy, audit_log, reader, TokenSealer(token_key, "audit")),
         with_reflection=settings.reflection,
+        audit=await stack.enter_async_context(AuditTrail(audit_log)),
     )
     await server.start()
     stack.push_async_callback(server.drain, 0)

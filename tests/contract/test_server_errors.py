@@ -63,6 +63,9 @@ IN_REFRESH = {"UPSTREAM_UNAVAILABLE", "UPSTREAM_INVALID", "GATE_REFUSED", "OWNER
 
 Behaviour = Callable[[], Any]
 
+#: Of servers whose admin is asked nothing.
+NOBODY: Any = AdminServicer(None, None, None, None)  # type: ignore[arg-type]
+
 
 class Misbehaving(CatalogServicer, RefreshServicer):
     """A servicer whose next call does what a test wants."""
@@ -103,7 +106,7 @@ async def servicer() -> Misbehaving:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def address(servicer: Misbehaving) -> AsyncIterator[str]:
-    server = RpcServer("127.0.0.1:0", catalog=servicer, refresh=servicer, admin=AdminServicer(), with_reflection=False)
+    server = RpcServer("127.0.0.1:0", catalog=servicer, refresh=servicer, admin=NOBODY, with_reflection=False)
     await server.start()
     yield server.address
     await server.drain(0)
@@ -405,7 +408,7 @@ async def serving(url: str, settings: PoolSettings) -> AsyncIterator[AsyncModelC
             "127.0.0.1:0",
             catalog=CatalogServicer(reader, None),  # type: ignore[arg-type]
             refresh=Misbehaving(),
-            admin=AdminServicer(),
+            admin=NOBODY,
             with_reflection=False,
         )
         await server.start()

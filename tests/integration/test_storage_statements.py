@@ -33,7 +33,10 @@ PARAMETERS: dict[str, Any] = {
     "canonical_id": "openai/gpt-5",
     "canonical_ids": ["openai/gpt-5"],
     "checked_at": NOW,
+    "code": "OK",
+    "details": Jsonb({}),
     "done": 1,
+    "enabled": False,
     "error_message": "text",
     "error_metadata": Jsonb({}),
     "error_reason": "INTERNAL",
@@ -48,6 +51,7 @@ PARAMETERS: dict[str, Any] = {
     "limit": 51,
     "lock": 1,
     "message": "text",
+    "method": "modelcatalog.v1.CatalogAdmin/UpdateProvider",
     "model_id": "openai/gpt-5",
     "model_ids": ["openai/gpt-5"],
     "models_added": 1,
@@ -63,6 +67,7 @@ PARAMETERS: dict[str, Any] = {
     "override_gate": "removed_models",
     "owner": "host:1",
     "phase": "FETCH",
+    "principal": "anonymous",
     "provider_id": "openai",
     "refresh_id": UUID(int=1),
     "refresh_ids": [UUID(int=1)],
@@ -77,6 +82,7 @@ PARAMETERS: dict[str, Any] = {
     "source_snapshot": "0" * 64,
     "source_url": "https://models.dev/catalog.json",
     "status": "RUNNING",
+    "target": "openai",
     "timer": "FULL",
     "total": None,
     "trigger": "MANUAL",
@@ -86,9 +92,9 @@ PARAMETERS: dict[str, Any] = {
 }
 
 #: Where a parameter of this name is of another type.
-OVERRIDES: dict[str, dict[str, Any]] = {"list_events": {"after_id": 1}}
+OVERRIDES: dict[str, dict[str, Any]] = {"list_events": {"after_id": 1}, "list_audit_events": {"before_id": 1}}
 
-AGGREGATES = ("state", "models", "providers", "refreshes", "apply")
+AGGREGATES = ("state", "models", "providers", "refreshes", "apply", "policy", "audit")
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
 

@@ -129,7 +129,7 @@ async def test_refuses_a_listing_that_cannot_be(
 
 @pytest.mark.parametrize(("asked", "given"), [(0, 50), (1, 1), (50, 50), (1000, 1000), (1001, 1000), (2**31 - 1, 1000)])
 def test_a_page_has_its_default_and_its_bound(asked: int, given: int) -> None:
-    assert reader_module._page_size(asked) == given
+    assert reader_module.to_page_size(asked) == given
 
 
 # --- page tokens ---------------------------------------------------------------------------------------------------

@@ -156,7 +156,7 @@ class CatalogReader:
             ProviderNotFoundError: there is no such provider.
             InvalidPageTokenError, PageTokenExpiredError: the token is not good.
         """
-        size = _page_size(query.page_size)
+        size = to_page_size(query.page_size)
         if query.page < 0 or query.page > _MAX_PAGE:
             raise InvalidQueryError("page", f"must be 1 to {_MAX_PAGE}, got {query.page}")
         if query.page and query.page_token:
@@ -209,7 +209,7 @@ class CatalogReader:
 
     async def list_providers(self, query: ProviderQuery, *, at_least: AtLeast = ANY_REVISION) -> Read[Page[Provider]]:
         """Return one page of providers by id; later pages stay in the revision of the first."""
-        size = _page_size(query.page_size)
+        size = to_page_size(query.page_size)
         scope: Scope = ["providers", query.show_removed]
         async with self._snapshot(at_least) as snapshot:
             position = self._position(query.page_token, scope, snapshot.state)
@@ -315,7 +315,8 @@ def _check_id(error: type[InvalidModelIdError | InvalidQueryError], field: str, 
         raise error(field, "holds characters that no id has")
 
 
-def _page_size(asked: int) -> int:
+def to_page_size(asked: int) -> int:
+    """Return the size of a page: the default for 0, the most there is for more."""
     if asked < 0:
         raise InvalidQueryError("page_size", f"must not be negative, got {asked}")
     return min(asked or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)

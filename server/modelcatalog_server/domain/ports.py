@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
+from modelcatalog_server.domain.audit import AuditEntry, AuditEvent
 from modelcatalog_server.domain.models import Benchmark, Model, ModelRecord, Provider
 from modelcatalog_server.domain.refresh import (
     Difference,
@@ -164,6 +165,32 @@ class CatalogStore(Protocol):
 
     async def get_schema_version(self) -> int:
         """Return the number of the newest migration in the database."""
+        ...
+
+
+class PolicyStore(Protocol):
+    """Writes of policy."""
+
+    async def set_provider_enabled(self, provider_id: str, *, enabled: bool) -> tuple[Provider, CatalogState]:
+        """Show or hide a provider's models; return the provider and the state of the catalog with the change in it.
+
+        The revision rises by one, unless the provider is so already.
+
+        Raises:
+            ProviderNotFoundError: there is no such provider.
+        """
+        ...
+
+
+class AuditLog(Protocol):
+    """Who did what. Append-only."""
+
+    async def append(self, entry: AuditEntry) -> None:
+        """Write one entry."""
+        ...
+
+    async def list_events(self, *, before_id: int | None, limit: int) -> list[AuditEvent]:
+        """Return events newest first, those older than ``before_id``."""
         ...
 
 

@@ -1,19 +1,38 @@
-"""``CatalogAdmin``: nothing of it is there yet, and it says so."""
+"""``CatalogAdmin``: what an admin decides, and who did what."""
 
 from __future__ import annotations
 
 from modelcatalog.v1 import catalog_admin_service_pb2 as pb
 from modelcatalog.v1 import catalog_admin_service_pb2_grpc as pb_grpc
-from modelcatalog_server.domain.errors import NotImplementedYetError
+from modelcatalog_server.catalog.policy import PolicyService
+from modelcatalog_server.catalog.reader import CatalogReader, to_page_size
+from modelcatalog_server.domain.audit import AuditEvent
+from modelcatalog_server.domain.errors import InvalidPageTokenError, NotImplementedYetError, PageTokenExpiredError
+from modelcatalog_server.domain.ports import AuditLog
 from modelcatalog_server.rpc.context import Context
+from modelcatalog_server.rpc.model_messages import to_provider, to_timestamp
+from modelcatalog_server.rpc.reading import announce
+from modelcatalog_server.tokens import ExpiredTokenError, InvalidTokenError, TokenSealer
 
 
 class AdminServicer(pb_grpc.CatalogAdminServicer):
     """Operations that change policy."""
 
+    def __init__(
+        self, policy: PolicyService, audit_log: AuditLog, reader: CatalogReader, page_tokens: TokenSealer
+    ) -> None:
+        self._policy = policy
+        self._audit_log = audit_log
+        self._reader = reader
+        self._page_tokens = page_tokens
+
     async def UpdateProvider(self, request: pb.UpdateProviderRequest, context: Context) -> pb.UpdateProviderResponse:
-        """Not there yet."""
-        raise _not_yet("UpdateProvider")
+        """Show or hide a provider's models."""
+        read = await self._policy.update_provider(
+            request.provider_id, enabled=request.enabled if request.HasField("enabled") else None
+        )
+        announce(context, read.state)
+        return pb.UpdateProviderResponse(provider=to_provider(read.value), catalog_revision=read.state.revision)
 
     async def InvalidateCache(self, request: pb.InvalidateCacheRequest, context: Context) -> pb.InvalidateCacheResponse:
         """Not there yet."""
@@ -24,8 +43,42 @@ class AdminServicer(pb_grpc.CatalogAdminServicer):
         raise _not_yet("GetCacheStats")
 
     async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Context) -> pb.ListAuditEventsResponse:
-        """Not there yet."""
-        raise _not_yet("ListAuditEvents")
+        """Calls that may have changed something, newest first."""
+        if request.filter:
+            raise NotImplementedYetError("this version of the service does not take filter yet: leave it empty")
+        size = to_page_size(request.page_size)
+        before = self._unseal(request.page_token) if request.page_token else None
+        events = await self._audit_log.list_events(before_id=before, limit=size + 1)
+        state = await self._reader.get_state()
+        announce(context, state)
+        return pb.ListAuditEventsResponse(
+            audit_events=map(_to_audit_event, events[:size]),
+            next_page_token=self._page_tokens.seal([events[size - 1].id]) if len(events) > size else "",
+            catalog_revision=state.revision,
+        )
+
+    def _unseal(self, token: str) -> int:
+        try:
+            (before_id,) = self._page_tokens.unseal(token)
+            return int(before_id)
+        except ExpiredTokenError as error:
+            raise PageTokenExpiredError("page_token is older than 24 hours: list again from the first page") from error
+        except (InvalidTokenError, ValueError, TypeError) as error:
+            raise InvalidPageTokenError("page_token", "is not one of this service's tokens") from error
+
+
+def _to_audit_event(event: AuditEvent) -> pb.AuditEvent:
+    entry = event.entry
+    message = pb.AuditEvent(
+        id=event.id,
+        event_time=to_timestamp(event.happened_at),
+        principal=entry.principal,
+        method=entry.method,
+        target=entry.target,
+        code=entry.code,
+    )
+    message.details.update(entry.details)
+    return message
 
 
 def _not_yet(rpc: str) -> NotImplementedYetError:

@@ -1,4 +1,4 @@
-"""The outermost layer of every call: a request id, a bound on its time, the error table, one log line.
+"""The outermost layer of every call: a request id, a bound on its time, the audit log, the error table, one log line.
 
 One coroutine per call and no nesting: what is here is on the hot path.
 """
@@ -15,7 +15,8 @@ import grpc
 import structlog
 
 from modelcatalog_server.domain.errors import CatalogError, DeadlineError, ServerDrainingError
-from modelcatalog_server.rpc.context import Context
+from modelcatalog_server.rpc.audit import AuditTrail
+from modelcatalog_server.rpc.context import REQUEST_ID, Context
 from modelcatalog_server.rpc.errors import abort, code_and_reason
 
 _log = structlog.get_logger(__name__)
@@ -30,9 +31,10 @@ _Handler = Callable[[Any, Context], Awaitable[Any]]
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps each of the service's own handlers, and knows the streams that are open."""
+    """Wraps each of the service's own handlers, and knows the streams that are open. No ``audit``: none is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, audit: AuditTrail | None = None) -> None:
+        self._audit = audit
         self._streams: set[asyncio.Task[Any]] = set()
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -46,7 +48,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             # Health.Watch too: it never ends by itself, and stopping waits for every open stream.
             return grpc.unary_stream_rpc_method_handler(_guarded(method, self._known(handler.unary_stream)), *codec)
         if handler.unary_unary is not None and not method.startswith(_FOREIGN):
-            return grpc.unary_unary_rpc_method_handler(_bounded(method, handler.unary_unary), *codec)
+            handle = _bounded(handler.unary_unary)
+            if self._audit is not None:
+                handle = self._audit.wrap(method, handle)
+            return grpc.unary_unary_rpc_method_handler(_guarded(method, handle), *codec)
         return handler
 
     def end_streams(self) -> None:
@@ -67,7 +72,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return handle_stream
 
 
-def _bounded(method: str, handle: _Handler) -> _Handler:
+def _bounded(handle: _Handler) -> _Handler:
     """Return a unary handler that ends within the caller's time and within ours."""
 
     async def handle_in_time(request: Any, context: Context) -> Any:
@@ -77,7 +82,7 @@ def _bounded(method: str, handle: _Handler) -> _Handler:
         except TimeoutError as error:
             raise DeadlineError("the call's time was over") from error
 
-    return _guarded(method, handle_in_time)
+    return handle_in_time
 
 
 def _guarded(method: str, handle: _Handler) -> _Handler:
@@ -85,7 +90,7 @@ def _guarded(method: str, handle: _Handler) -> _Handler:
 
     async def handle_guarded(request: Any, context: Context) -> Any:
         request_id = uuid4().hex
-        context.set_trailing_metadata((("x-request-id", request_id),))
+        context.set_trailing_metadata(((REQUEST_ID, request_id),))
         started = time.perf_counter()
         failure: BaseException | None = None
         try:

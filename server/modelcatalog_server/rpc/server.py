@@ -16,6 +16,7 @@ from modelcatalog.v1.model_catalog_service_pb2_grpc import add_ModelCatalogServi
 from modelcatalog.v1.refresh_service_pb2_grpc import add_RefreshServiceServicer_to_server
 from modelcatalog_server.domain.errors import StartupError
 from modelcatalog_server.rpc.admin_servicer import AdminServicer
+from modelcatalog_server.rpc.audit import AuditTrail
 from modelcatalog_server.rpc.catalog_servicer import CatalogServicer
 from modelcatalog_server.rpc.interceptor import CallInterceptor
 from modelcatalog_server.rpc.refresh_servicer import RefreshServicer
@@ -53,6 +54,7 @@ class RpcServer:
         refresh: RefreshServicer,
         admin: AdminServicer,
         with_reflection: bool,
+        audit: AuditTrail | None = None,
     ) -> None:
         self._listen = listen
         self._catalog = catalog
@@ -60,7 +62,7 @@ class RpcServer:
         self._admin = admin
         self._with_reflection = with_reflection
         self._health = health.aio.HealthServicer()
-        self._calls = CallInterceptor()
+        self._calls = CallInterceptor(audit)
         self._server: grpc.aio.Server | None = None
         self.address = listen
 

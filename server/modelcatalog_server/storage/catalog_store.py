@@ -105,7 +105,7 @@ class PostgresSnapshot:
     async def get_provider(self, provider_id: str) -> Provider | None:
         """Return a provider, also a disabled or removed one."""
         rows = await self._fetch_all(_PROVIDERS["get_provider"], provider_id=provider_id)
-        return _read_provider(rows[0]) if rows else None
+        return read_provider(rows[0]) if rows else None
 
     async def list_providers(self, *, revision: int, after_id: str, limit: int, show_removed: bool) -> list[Provider]:
         """Return one page of providers by id."""
@@ -116,7 +116,7 @@ class PostgresSnapshot:
             limit=limit,
             show_removed=show_removed,
         )
-        return [_read_provider(row) for row in rows]
+        return [read_provider(row) for row in rows]
 
     async def count_providers(self, *, revision: int, show_removed: bool) -> int:
         """Return how many providers a listing has in all."""
@@ -174,7 +174,8 @@ def _read_benchmark(row: DictRow) -> Benchmark:
     )
 
 
-def _read_provider(row: DictRow) -> Provider:
+def read_provider(row: DictRow) -> Provider:
+    """Return the provider of a row of ``get_provider`` or ``list_providers_at_revision``."""
     return Provider(
         record=ProviderRecord(
             id=row["id"],

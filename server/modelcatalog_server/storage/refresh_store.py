@@ -215,6 +215,8 @@ class PostgresRefreshes:
         """Write the difference, the run's end and its TERMINAL event in one transaction."""
         async with self._pools.writing() as connection:
             await self._stage(connection, difference, progress)
+            # Also when no revision comes of it: a full run rewrites rows that a change of policy may want.
+            await connection.execute(_APPLY["lock_state"])
             before = await read_state(connection)
             at = await _now(connection)
             if difference.is_empty:

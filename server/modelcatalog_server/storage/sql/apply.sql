@@ -26,6 +26,12 @@ SELECT
     removed_at IS NOT NULL AS removed
 FROM canonical_models;
 
+-- name: lock_state
+-- Locks the one row that every writer of the catalog locks, until commit. It comes before the lock of any other row.
+SELECT revision
+FROM catalog_state
+FOR UPDATE;
+
 -- name: bump_revision
 -- Locks the one row that every writer locks, until commit: commit order is revision order.
 UPDATE catalog_state
@@ -795,10 +801,11 @@ SELECT
     c.first_seen_at,
     c.last_changed_at,
     c.removed_at,
+    -- Policy may change a provider that stays removed.
     CASE
-        WHEN c.removed_at IS NOT NULL THEN 'REMOVED'
+        WHEN c.removed_at IS NOT NULL AND before.removed_at IS NULL THEN 'REMOVED'
         WHEN before.id IS NULL THEN 'ADDED'
-        WHEN before.removed_at IS NOT NULL THEN 'REVIVED'
+        WHEN c.removed_at IS NULL AND before.removed_at IS NOT NULL THEN 'REVIVED'
         ELSE 'CHANGED'
     END
 FROM llm_providers AS c

@@ -1,0 +1,53 @@
+"""The audit log: port ``AuditLog`` over PostgreSQL."""
+
+from __future__ import annotations
+
+from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
+
+from modelcatalog_server.domain.audit import AuditEntry, AuditEvent
+from modelcatalog_server.storage import queries
+from modelcatalog_server.storage.pools import Pools
+
+_AUDIT = queries.load("audit")
+
+
+class PostgresAuditLog:
+    """Port ``AuditLog``."""
+
+    def __init__(self, pools: Pools) -> None:
+        self._pools = pools
+
+    async def append(self, entry: AuditEntry) -> None:
+        """Write one entry; its time is the database's."""
+        async with self._pools.writing() as connection:
+            await connection.execute(
+                _AUDIT["append_audit_event"],
+                {
+                    "principal": entry.principal,
+                    "method": entry.method,
+                    "target": entry.target,
+                    "code": entry.code,
+                    "details": Jsonb(dict(entry.details)),
+                },
+            )
+
+    async def list_events(self, *, before_id: int | None, limit: int) -> list[AuditEvent]:
+        """Return events newest first, those older than ``before_id``."""
+        async with self._pools.reading() as connection:
+            cursor = await connection.execute(_AUDIT["list_audit_events"], {"before_id": before_id, "limit": limit})
+            return [_read_event(row) for row in await cursor.fetchall()]
+
+
+def _read_event(row: DictRow) -> AuditEvent:
+    return AuditEvent(
+        id=row["id"],
+        happened_at=row["happened_at"],
+        entry=AuditEntry(
+            principal=row["principal"],
+            method=row["method"],
+            target=row["target"],
+            code=row["code"],
+            details=row["details"],
+        ),
+    )

@@ -22,7 +22,6 @@ from grpc import StatusCode
 
 from modelcatalog.v1 import catalog_admin_service_pb2, model_catalog_service_pb2, refresh_service_pb2
 from modelcatalog_server.domain.audit import AuditEntry
-from modelcatalog_server.domain.errors import DeadlineError, ServerDrainingError
 from modelcatalog_server.domain.ports import AuditLog
 from modelcatalog_server.rpc.context import Context, request_id_of
 from modelcatalog_server.rpc.errors import code_and_reason
@@ -60,6 +59,7 @@ _CUTS = (MAX_TEXT, 200, 20, 0)
 _TARGETS = ("refresh_id", "provider_id", "model_id")
 
 _Handler = Callable[[Any, Context], Awaitable[Any]]
+_Explain = Callable[[asyncio.CancelledError, Context], BaseException]
 
 
 class AuditTrail:
@@ -67,30 +67,38 @@ class AuditTrail:
 
     def __init__(self, log: AuditLog) -> None:
         self._log = log
+        self._calls: set[asyncio.Task[Any]] = set()
         self._writing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._writing:
-            await asyncio.wait(self._writing, timeout=_CLOSE_TIMEOUT_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                # The server that has stopped does not wait for handlers that it cancelled.
+                while pending := self._calls | self._writing:
+                    await asyncio.wait(pending)
         for task in self._writing:
             task.cancel()
         await asyncio.gather(*self._writing, return_exceptions=True)
 
-    def wrap(self, method: str, handle: _Handler) -> _Handler:
-        """Return a unary handler that leaves an entry; one that only reads is returned as it is."""
+    def wrap(self, method: str, handle: _Handler, explain: _Explain) -> _Handler:
+        """Return a unary handler that leaves an entry; one that only reads is returned as it is.
+
+        ``explain`` says what the cancellation of a call is to its caller.
+        """
         name = method.removeprefix("/")
         if name not in AUDITED:
             return handle
 
         async def handle_audited(request: Any, context: Context) -> Any:
+            self._note_call()
             try:
                 response = await handle(request, context)
             except asyncio.CancelledError as error:
                 # Nobody waits for an answer any more, and stopping must not wait here.
-                self._begin(to_entry(name, request, context, failure=error))
+                self._begin(to_entry(name, request, context, failure=explain(error, context)))
                 raise
             except Exception as error:
                 await self._write(to_entry(name, request, context, failure=error))
@@ -99,6 +107,12 @@ class AuditTrail:
             return response
 
         return handle_audited
+
+    def _note_call(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "a handler runs in a task"  # noqa: S101 - a broken invariant, not a check
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
 
     async def _write(self, entry: AuditEntry) -> None:
         """Write an entry, even if the caller goes away meanwhile."""
@@ -132,7 +146,7 @@ def to_entry(
     failure: BaseException | None = None,
 ) -> AuditEntry:
     """Return the entry of a call that ended with a response or with a failure."""
-    code, reason = _outcome(failure, context)
+    code, reason = _outcome(failure)
     details: dict[str, Any] = {"peer": context.peer(), "request_id": request_id_of(context)}
     if reason:
         details["reason"] = reason
@@ -147,17 +161,13 @@ def to_entry(
     )
 
 
-def _outcome(failure: BaseException | None, context: Context) -> tuple[StatusCode, str]:
+def _outcome(failure: BaseException | None) -> tuple[StatusCode, str]:
     """Return the code and the reason that the caller gets."""
     if failure is None:
         return StatusCode.OK, ""
-    if not isinstance(failure, asyncio.CancelledError):
-        return code_and_reason(failure)
-    if not context.cancelled():
-        return code_and_reason(ServerDrainingError())
-    if context.time_remaining() == 0:
-        return code_and_reason(DeadlineError())  # its time was over, which looks as if it had gone away
-    return StatusCode.CANCELLED, ""
+    if isinstance(failure, asyncio.CancelledError):
+        return StatusCode.CANCELLED, ""
+    return code_and_reason(failure)
 
 
 def _target(request: Message) -> str:

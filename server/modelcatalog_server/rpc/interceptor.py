@@ -36,6 +36,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, audit: AuditTrail | None = None) -> None:
         self._audit = audit
         self._streams: set[asyncio.Task[Any]] = set()
+        self._draining = False
 
     async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Return the handler wrapped; an unknown method has none, and that is passed on."""
@@ -46,16 +47,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         codec = handler.request_deserializer, handler.response_serializer
         if handler.unary_stream is not None:
             # Health.Watch too: it never ends by itself, and stopping waits for every open stream.
-            return grpc.unary_stream_rpc_method_handler(_guarded(method, self._known(handler.unary_stream)), *codec)
+            handle = self._guarded(method, self._known(handler.unary_stream))
+            return grpc.unary_stream_rpc_method_handler(handle, *codec)
         if handler.unary_unary is not None and not method.startswith(_FOREIGN):
             handle = _bounded(handler.unary_unary)
             if self._audit is not None:
-                handle = self._audit.wrap(method, handle)
-            return grpc.unary_unary_rpc_method_handler(_guarded(method, handle), *codec)
+                handle = self._audit.wrap(method, handle, self._explain)
+            return grpc.unary_unary_rpc_method_handler(self._guarded(method, handle), *codec)
         return handler
 
     def end_streams(self) -> None:
-        """End every open stream with SERVER_DRAINING."""
+        """End every open stream with SERVER_DRAINING, and from now on what is cancelled."""
+        self._draining = True
         for task in self._streams:
             task.cancel()
 
@@ -71,6 +74,41 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return handle_stream
 
+    def _guarded(self, method: str, handle: _Handler) -> _Handler:
+        """Return a handler with a request id in the trailer, the errors of the table, and a line in the log."""
+
+        async def handle_guarded(request: Any, context: Context) -> Any:
+            request_id = uuid4().hex
+            context.set_trailing_metadata(((REQUEST_ID, request_id),))
+            started = time.perf_counter()
+            failure: BaseException | None = None
+            try:
+                return await handle(request, context)
+            except asyncio.CancelledError as error:
+                failure = self._explain(error, context)
+                if failure is error:
+                    raise
+                # Not the caller's doing: without a status the caller would hang to its deadline.
+                await abort(context, failure)
+            except grpc.aio.AbortError as error:
+                failure = error
+                raise
+            except Exception as error:
+                failure = error
+                await abort(context, error)
+            finally:
+                _log_call(method, request_id, time.perf_counter() - started, failure)
+
+        return handle_guarded
+
+    def _explain(self, error: asyncio.CancelledError, context: Context) -> BaseException:
+        """Return what a cancellation is to the caller. grpc does not tell: ``context.cancelled()`` stays false."""
+        if self._draining:
+            return ServerDrainingError("this server is shutting down")
+        if context.time_remaining() == 0:
+            return DeadlineError("the call's time was over")
+        return error  # the caller went away
+
 
 def _bounded(handle: _Handler) -> _Handler:
     """Return a unary handler that ends within the caller's time and within ours."""
@@ -83,35 +121,6 @@ def _bounded(handle: _Handler) -> _Handler:
             raise DeadlineError("the call's time was over") from error
 
     return handle_in_time
-
-
-def _guarded(method: str, handle: _Handler) -> _Handler:
-    """Return a handler whose errors are those of the table, with a request id in the trailer and a line in the log."""
-
-    async def handle_guarded(request: Any, context: Context) -> Any:
-        request_id = uuid4().hex
-        context.set_trailing_metadata(((REQUEST_ID, request_id),))
-        started = time.perf_counter()
-        failure: BaseException | None = None
-        try:
-            return await handle(request, context)
-        except asyncio.CancelledError as error:
-            failure = error
-            if context.cancelled():
-                raise
-            # Not the caller's doing: without a status the caller would hang to its deadline.
-            failure = ServerDrainingError("this server is shutting down")
-            await abort(context, failure)
-        except grpc.aio.AbortError as error:
-            failure = error
-            raise
-        except Exception as error:
-            failure = error
-            await abort(context, error)
-        finally:
-            _log_call(method, request_id, time.perf_counter() - started, failure)
-
-    return handle_guarded
 
 
 def remaining_time(context: Context) -> float:

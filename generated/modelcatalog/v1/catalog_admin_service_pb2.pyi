@@ -32,7 +32,9 @@ class UpdateProviderRequest(google.protobuf.message.Message):
     provider_id: builtins.str
     """Required."""
     enabled: builtins.bool
-    """False hides the provider's models from every default read at once. Unset changes nothing."""
+    """False hides the provider's models from every default read at once: to GetModel they are MODEL_NOT_FOUND. The
+    provider itself stays listed. Unset changes nothing.
+    """
     def __init__(
         self,
         *,
@@ -54,7 +56,7 @@ class UpdateProviderResponse(google.protobuf.message.Message):
     PROVIDER_FIELD_NUMBER: builtins.int
     CATALOG_REVISION_FIELD_NUMBER: builtins.int
     catalog_revision: builtins.int
-    """Revision that holds the change."""
+    """Revision that holds the change; when there was none, the current one."""
     @property
     def provider(self) -> modelcatalog.v1.provider_pb2.Provider:
         """As it is now."""
@@ -268,11 +270,11 @@ class AuditEvent(google.protobuf.message.Message):
     id: builtins.int
     """Rises with time."""
     principal: builtins.str
-    """Who called."""
+    """Who called. `anonymous` while callers are not identified."""
     method: builtins.str
-    """Full name of the RPC."""
+    """Full name of the RPC, e.g. `modelcatalog.v1.CatalogAdmin/UpdateProvider`."""
     target: builtins.str
-    """What it was about, e.g. a provider id."""
+    """What it was about: the id of a refresh, a provider or a model. Empty when it named none."""
     code: builtins.str
     """Name of the status code."""
     @property
@@ -281,7 +283,9 @@ class AuditEvent(google.protobuf.message.Message):
 
     @property
     def details(self) -> google.protobuf.struct_pb2.Struct:
-        """The arguments, secrets left out."""
+        """`arguments` by the names of the request's fields, long ones cut, secrets left out; `peer`, the caller's address;
+        `request_id`, as in the trailer; `reason` of a failure; `result`, the revision and refresh that were answered.
+        """
 
     def __init__(
         self,

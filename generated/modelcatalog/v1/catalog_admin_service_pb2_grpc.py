@@ -62,7 +62,8 @@ class CatalogAdminServicer(object):
     """
 
     def UpdateProvider(self, request, context):
-        """Shows or hides a provider's models. PROVIDER_NOT_FOUND.
+        """Shows or hides a provider's models, in a revision of its own; what is so already makes none. Refreshes keep it.
+        PROVIDER_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,7 +84,7 @@ class CatalogAdminServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListAuditEvents(self, request, context):
-        """Who did what, newest first.
+        """Who did what, newest first: every call of an RPC that may change something, however it ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

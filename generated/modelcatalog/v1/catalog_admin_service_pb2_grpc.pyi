@@ -133,7 +133,9 @@ class CatalogAdminStub(typing.Generic[_CatalogAdminUpdateProviderType, _CatalogA
     ], channel: grpc.aio.Channel) -> None: ...
 
     UpdateProvider: _CatalogAdminUpdateProviderType
-    """Shows or hides a provider's models. PROVIDER_NOT_FOUND."""
+    """Shows or hides a provider's models, in a revision of its own; what is so already makes none. Refreshes keep it.
+    PROVIDER_NOT_FOUND.
+    """
 
     InvalidateCache: _CatalogAdminInvalidateCacheType
     """Empties the response caches. Never needed for correct answers."""
@@ -142,7 +144,7 @@ class CatalogAdminStub(typing.Generic[_CatalogAdminUpdateProviderType, _CatalogA
     """Figures of each cache layer of the process that answers."""
 
     ListAuditEvents: _CatalogAdminListAuditEventsType
-    """Who did what, newest first."""
+    """Who did what, newest first: every call of an RPC that may change something, however it ended."""
 
 CatalogAdminAsyncStub: typing_extensions.TypeAlias = CatalogAdminStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -172,7 +174,9 @@ class CatalogAdminServicer(metaclass=abc.ABCMeta):
         request: modelcatalog.v1.catalog_admin_service_pb2.UpdateProviderRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelcatalog.v1.catalog_admin_service_pb2.UpdateProviderResponse, collections.abc.Awaitable[modelcatalog.v1.catalog_admin_service_pb2.UpdateProviderResponse]]:
-        """Shows or hides a provider's models. PROVIDER_NOT_FOUND."""
+        """Shows or hides a provider's models, in a revision of its own; what is so already makes none. Refreshes keep it.
+        PROVIDER_NOT_FOUND.
+        """
 
     @abc.abstractmethod
     def InvalidateCache(
@@ -196,6 +200,6 @@ class CatalogAdminServicer(metaclass=abc.ABCMeta):
         request: modelcatalog.v1.catalog_admin_service_pb2.ListAuditEventsRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelcatalog.v1.catalog_admin_service_pb2.ListAuditEventsResponse, collections.abc.Awaitable[modelcatalog.v1.catalog_admin_service_pb2.ListAuditEventsResponse]]:
-        """Who did what, newest first."""
+        """Who did what, newest first: every call of an RPC that may change something, however it ended."""
 
 def add_CatalogAdminServicer_to_server(servicer: CatalogAdminServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -334,10 +334,8 @@ NOT_THERE_YET = {
     "ResolveModel",
     "ListModelOffers",
     "ListModelFacets",
-    "UpdateProvider",
     "InvalidateCache",
     "GetCacheStats",
-    "ListAuditEvents",
 }
 
 

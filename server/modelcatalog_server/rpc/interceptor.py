@@ -107,6 +107,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return ServerDrainingError("this server is shutting down")
         if context.time_remaining() == 0:
             return DeadlineError("the call's time was over")
+        task = asyncio.current_task()
+        if task is None or task.cancelling() == 0:  # something in the handler was cancelled, not the call
+            return ServerDrainingError("this server could not go on with the call")
         return error  # the caller went away
 
 

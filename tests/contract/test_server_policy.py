@@ -43,7 +43,9 @@ async def stage(start_app: StartApp, database: str) -> AsyncIterator[Stage]:
 
 @pytest.fixture
 async def client(stage: Stage) -> AsyncIterator[AsyncModelCatalogClient]:
-    async with AsyncModelCatalogClient(stage.running.server.address) as client:
+    """A client without retries, which would hide that PostgreSQL ended a deadlock."""
+    options = [("grpc.enable_retries", 0)]
+    async with AsyncModelCatalogClient(stage.running.server.address, options=options) as client:
         yield client
 
 

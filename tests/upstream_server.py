@@ -12,9 +12,11 @@ What is not served is answered as the site does: a redirect to an HTML page.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import hashlib
 import zlib
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,6 +217,48 @@ def corrupt_gzip(body: bytes) -> Fault:
     packed = bytearray(gzip.compress(body))
     packed[-6] ^= 0xFF  # in the checksum, which comes last
     return content(bytes(packed), encoding="gzip")
+
+
+def in_turn(*faults: Fault) -> Fault:
+    """Answer with one after the other, and with the last one from then on."""
+    left = deque(faults)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        fault = left.popleft() if len(left) > 1 else left[0]
+        return await fault(request)
+
+    return answer
+
+
+def drip(body: bytes, interval_s: float = 1.0) -> Fault:
+    """Send one byte at a time, as long as somebody reads them."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = await _begin(request, body)
+        closing = request.app[_CLOSING]
+        for byte in body:
+            await response.write(bytes([byte]))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(closing.wait(), interval_s)
+            if closing.is_set():
+                break
+        return response
+
+    return answer
+
+
+def endless(size: int) -> Fault:
+    """Send ``size`` bytes in chunks, without saying beforehand how many there will be."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        piece = b" " * (1024 * 1024)
+        for _ in range(size // len(piece)):
+            await response.write(piece)
+        return response
+
+    return answer
 
 
 def gzip_bomb(size: int) -> Fault:

@@ -29,6 +29,7 @@ from modelcatalog_server.domain.refresh import Payload, Refresh, RefreshRequest,
 from modelcatalog_server.domain.signal import Signal
 from modelcatalog_server.modelsdev.comparison import SpawnedComparison
 from modelcatalog_server.refresh.feed import RefreshFeed
+from modelcatalog_server.refresh.retention import Retention
 from modelcatalog_server.refresh.runner import RefreshRunner
 from modelcatalog_server.refresh.scheduler import RefreshScheduler
 from modelcatalog_server.refresh.service import RefreshService
@@ -139,6 +140,7 @@ async def _compose(
             policy=settings.refresh_policy,
         )
     )
+    await stack.enter_async_context(Retention(store, audit_log, settings.retention_policy, _now))
     scheduler = RefreshScheduler(
         refreshes, store, schedule, now=_now, pause_after_run=timedelta(seconds=settings.refresh_fallback_seconds)
     )
@@ -187,7 +189,9 @@ class _UpstreamOnDemand:
         if self._upstream is None:
             new_upstream = await asyncio.to_thread(_import_upstream, offline=self._settings.offline)
             upstream = new_upstream(
-                self._settings.upstream_url, requests_per_minute=self._settings.upstream_requests_per_minute
+                self._settings.upstream_url,
+                total_timeout_s=self._settings.upstream_timeout_seconds,
+                requests_per_minute=self._settings.upstream_requests_per_minute,
             )
             self._upstream = await self._stack.enter_async_context(upstream)
         return self._upstream

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from modelcatalog_server.domain.errors import StartupError
 from modelcatalog_server.refresh.policy import RefreshPolicy, RetryPolicy
+from modelcatalog_server.refresh.retention import RetentionPolicy
 from modelcatalog_server.refresh.schedule import Schedule, check_cron
 
 PREFIX = "MODELCATALOG_"
@@ -109,11 +110,15 @@ class Settings(BaseSettings):
         le=6000,
         description="How often upstream is asked at most, retries and refreshes of all kinds together.",
     )
+    upstream_timeout_seconds: float = Field(
+        60.0, gt=0, le=600, description="How long one attempt at fetching may take, all documents together."
+    )
     history_days: float = Field(
         400.0,
         ge=1,
         description="How long refreshes are kept that changed nothing, in days; those that did are kept for good.",
     )
+    audit_days: float = Field(400.0, ge=1, description="How long entries of the audit log are kept, in days.")
     event_days: float = Field(7.0, ge=1, description="How long the events of refreshes are kept, in days.")
     reflection: bool = Field(True, description="Offer gRPC server reflection, which grpcurl lives on.")
     drain_seconds: float = Field(20.0, gt=0, le=300, description="How long calls may take to finish on SIGTERM.")
@@ -139,8 +144,15 @@ class Settings(BaseSettings):
         return RefreshPolicy(
             max_age=timedelta(hours=self.max_age_hours),
             fallback_delay=None if self.offline else timedelta(seconds=self.refresh_fallback_seconds),
-            events_kept=timedelta(days=self.event_days),
-            refreshes_kept=timedelta(days=self.history_days),
+        )
+
+    @property
+    def retention_policy(self) -> RetentionPolicy:
+        """How long things are kept."""
+        return RetentionPolicy(
+            events=timedelta(days=self.event_days),
+            refreshes=timedelta(days=self.history_days),
+            audit=timedelta(days=self.audit_days),
         )
 
     @property

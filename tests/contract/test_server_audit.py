@@ -309,6 +309,9 @@ class Stuck:
     async def list_events(self, *, before_id: int | None, limit: int) -> list[Any]:
         return []
 
+    async def prune(self, *, before: datetime) -> int:
+        return 0
+
 
 async def test_stopping_does_not_wait_for_a_log_that_never_answers() -> None:
     entry = AuditEntry(principal="anonymous", method="a/B", target="", code="OK", details={})

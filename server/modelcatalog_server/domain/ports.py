@@ -183,7 +183,7 @@ class PolicyStore(Protocol):
 
 
 class AuditLog(Protocol):
-    """Who did what. Append-only."""
+    """Who did what. Append-only, but for retention."""
 
     async def append(self, entry: AuditEntry) -> None:
         """Write one entry."""
@@ -191,6 +191,10 @@ class AuditLog(Protocol):
 
     async def list_events(self, *, before_id: int | None, limit: int) -> list[AuditEvent]:
         """Return events newest first, those older than ``before_id``."""
+        ...
+
+    async def prune(self, *, before: datetime) -> int:
+        """Delete entries older than that, a bounded number at a time; return how many."""
         ...
 
 

@@ -46,8 +46,6 @@ class RefreshPolicy:
             contract ends an orphan.
         sweep: Between two looks for orphans.
         fallback_delay: How long after a failed incremental run the full one starts; ``None``: never.
-        events_kept: How long events are kept. Resume tokens are good for 24 h.
-        refreshes_kept: How long runs are kept that changed nothing.
     """
 
     max_age: timedelta = timedelta(hours=24)
@@ -55,5 +53,3 @@ class RefreshPolicy:
     lease: timedelta = timedelta(seconds=20)
     sweep: timedelta = timedelta(seconds=5)
     fallback_delay: timedelta | None = timedelta(minutes=1)
-    events_kept: timedelta = timedelta(days=7)
-    refreshes_kept: timedelta = timedelta(days=400)

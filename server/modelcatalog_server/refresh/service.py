@@ -42,7 +42,6 @@ _JOIN_ATTEMPTS = 50
 _JOIN_INTERVAL_S = 0.1
 
 _SWEEP_RETRY_S = 1.0
-_PRUNE_INTERVAL = timedelta(hours=1)
 
 #: Reasons of failures after which a full run may do better: not another look at a payload that a gate refused.
 _FALLBACK_REASONS = {"UPSTREAM_UNAVAILABLE", "UPSTREAM_INVALID", "DATABASE_UNAVAILABLE", "INTERNAL"}
@@ -87,7 +86,6 @@ class RefreshService:
 
     async def __aenter__(self) -> Self:
         self._own(self._sweep(), name="refresh-orphan-sweep")
-        self._own(self._prune(), name="refresh-retention")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -176,20 +174,6 @@ class RefreshService:
             await self._end_orphan()
         finally:
             await ownership.release()
-
-    async def _prune(self) -> None:
-        """Delete what is older than its retention, as long as the process lives."""
-        while True:
-            now = self._now()
-            try:
-                deleted = await self._store.prune(
-                    events_before=now - self._policy.events_kept, refreshes_before=now - self._policy.refreshes_kept
-                )
-                if deleted:
-                    _log.info("deleted old refreshes", count=deleted)
-            except Exception as error:
-                _log.warning("cannot delete old refreshes", error=str(error))
-            await asyncio.sleep(_PRUNE_INTERVAL.total_seconds())
 
     async def get(self, refresh_id: UUID) -> Refresh:
         """Return one run.

@@ -28,6 +28,7 @@ from modelcatalog_server.domain.errors import (
 from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, Trigger
 from modelcatalog_server.refresh.feed import RefreshFeed
 from modelcatalog_server.refresh.service import RefreshService
+from modelcatalog_server.rpc.audit import ANONYMOUS
 from modelcatalog_server.rpc.context import Context
 from modelcatalog_server.rpc.model_messages import to_timestamp
 from modelcatalog_server.rpc.reading import announce
@@ -71,6 +72,7 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
             RefreshRequest(
                 type=to_refresh_type(request.type),
                 trigger=Trigger.MANUAL,
+                requested_by=ANONYMOUS,
                 provider_id=request.provider_id or None,
                 request_id=_to_uuid("request_id", request.request_id) if request.request_id else None,
                 force=request.force,

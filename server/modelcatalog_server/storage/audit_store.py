@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
@@ -10,6 +12,7 @@ from modelcatalog_server.storage import queries
 from modelcatalog_server.storage.pools import Pools
 
 _AUDIT = queries.load("audit")
+_PRUNE_LIMIT = 10_000
 
 
 class PostgresAuditLog:
@@ -37,6 +40,12 @@ class PostgresAuditLog:
         async with self._pools.reading() as connection:
             cursor = await connection.execute(_AUDIT["list_audit_events"], {"before_id": before_id, "limit": limit})
             return [_read_event(row) for row in await cursor.fetchall()]
+
+    async def prune(self, *, before: datetime) -> int:
+        """Delete entries older than that; return how many."""
+        async with self._pools.writing() as connection:
+            cursor = await connection.execute(_AUDIT["prune_audit_events"], {"before": before, "limit": _PRUNE_LIMIT})
+            return cursor.rowcount
 
 
 def _read_event(row: DictRow) -> AuditEvent:

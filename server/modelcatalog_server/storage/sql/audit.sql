@@ -19,3 +19,14 @@ FROM audit_log
 WHERE id < %(before_id)s OR %(before_id)s::bigint IS NULL
 ORDER BY id DESC
 LIMIT %(limit)s;
+
+-- name: prune_audit_events
+-- Entries that are older than their retention, a bounded number at a time.
+DELETE FROM audit_log
+WHERE id IN (
+    SELECT id
+    FROM audit_log
+    WHERE happened_at < %(before)s
+    ORDER BY happened_at
+    LIMIT %(limit)s
+);

@@ -1,0 +1,72 @@
+"""Deletes what is older than its retention: events, runs that changed nothing, audit entries. Never the catalog's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Self
+
+import structlog
+
+from modelcatalog_server.domain.ports import AuditLog, RefreshStore
+
+_log = structlog.get_logger(__name__)
+
+_INTERVAL = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionPolicy:
+    """How long things are kept.
+
+    Attributes:
+        events: Of refreshes; resume tokens are good for 24 h. The event that ended a run is kept as long as the run.
+        refreshes: Runs that made no revision; the others are kept for good.
+        audit: Entries of the audit log.
+    """
+
+    events: timedelta = timedelta(days=7)
+    refreshes: timedelta = timedelta(days=400)
+    audit: timedelta = timedelta(days=400)
+
+
+class Retention:
+    """Deletes once an hour, at once first. An async context manager; several processes may do it at once."""
+
+    def __init__(
+        self, refreshes: RefreshStore, audit: AuditLog, policy: RetentionPolicy, now: Callable[[], datetime]
+    ) -> None:
+        self._refreshes = refreshes
+        self._audit = audit
+        self._policy = policy
+        self._now = now
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="retention")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def prune(self) -> tuple[int, int]:
+        """Delete what is old, a bounded number; return how many refreshes and how many audit entries."""
+        now, policy = self._now(), self._policy
+        refreshes = await self._refreshes.prune(
+            events_before=now - policy.events, refreshes_before=now - policy.refreshes
+        )
+        return refreshes, await self._audit.prune(before=now - policy.audit)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                refreshes, entries = await self.prune()
+                if refreshes or entries:
+                    _log.info("deleted what is old", refreshes=refreshes, audit_entries=entries)
+            except Exception as error:
+                _log.warning("cannot delete what is old", error=str(error))
+            await asyncio.sleep(_INTERVAL.total_seconds())

@@ -148,7 +148,7 @@ async def _compose(
     server = RpcServer(
         settings.listen,
         catalog=CatalogServicer(reader, refreshes),
-        refresh=RefreshServicer(refreshes, feed, reader, TokenSealer(token_key, "refreshes"), _now),
+        refresh=RefreshServicer(refreshes, feed, reader, TokenSealer(token_key, "refreshes"), _now, store.get_report),
         admin=AdminServicer(policy, audit_log, reader, TokenSealer(token_key, "audit")),
         with_reflection=settings.reflection,
         audit=await stack.enter_async_context(AuditTrail(audit_log)),

@@ -11,10 +11,13 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, Validati
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from modelcatalog_server.domain.errors import StartupError
+from modelcatalog_server.refresh.gates import GateLimits
 from modelcatalog_server.refresh.policy import RefreshPolicy, RetryPolicy
 from modelcatalog_server.refresh.schedule import Schedule, check_cron
 
 PREFIX = "MODELCATALOG_"
+
+_GATES = GateLimits()
 
 
 def _check_address(value: str) -> str:
@@ -115,6 +118,43 @@ class Settings(BaseSettings):
         description="How long refreshes are kept that changed nothing, in days; those that did are kept for good.",
     )
     event_days: float = Field(7.0, ge=1, description="How long the events of refreshes are kept, in days.")
+    gate_min_models: int = Field(
+        _GATES.min_models, ge=0, description="A payload with fewer models is refused; 0: never."
+    )
+    gate_min_providers: int = Field(
+        _GATES.min_providers, ge=0, description="A payload with fewer providers is refused; 0: never."
+    )
+    gate_max_quarantined_percent: float = Field(
+        _GATES.max_quarantined_percent,
+        ge=0,
+        le=100,
+        description="A payload is refused when more of its models or providers cannot be read; 100: never.",
+    )
+    gate_max_removed_percent: float = Field(
+        _GATES.max_removed_percent,
+        ge=0,
+        le=100,
+        description="A payload is refused when more of the listed models would be removed right after a check;"
+        " 100: never.",
+    )
+    gate_max_removed_percent_per_day: float = Field(
+        _GATES.max_removed_percent_per_day,
+        ge=0,
+        le=100,
+        description="How much more may be removed for every day since the last check.",
+    )
+    gate_max_provider_removed_percent: float = Field(
+        _GATES.max_provider_removed_percent,
+        ge=0,
+        le=100,
+        description="A payload is refused when one provider would lose more of its models right after a check;"
+        " 100: never.",
+    )
+    gate_max_price_unit_slips: int = Field(
+        _GATES.max_price_unit_slips,
+        ge=0,
+        description="A payload is refused when prices of more models move by a factor of 500 or more.",
+    )
     reflection: bool = Field(True, description="Offer gRPC server reflection, which grpcurl lives on.")
     drain_seconds: float = Field(20.0, gt=0, le=300, description="How long calls may take to finish on SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -157,6 +197,19 @@ class Settings(BaseSettings):
             incremental_cron=self.refresh_incremental_cron,
             jitter=timedelta(seconds=self.refresh_jitter_seconds),
             seed=seed,
+        )
+
+    @property
+    def gate_limits(self) -> GateLimits:
+        """What is still taken for a good payload."""
+        return GateLimits(
+            min_models=self.gate_min_models,
+            min_providers=self.gate_min_providers,
+            max_quarantined_percent=self.gate_max_quarantined_percent,
+            max_removed_percent=self.gate_max_removed_percent,
+            max_removed_percent_per_day=self.gate_max_removed_percent_per_day,
+            max_provider_removed_percent=self.gate_max_provider_removed_percent,
+            max_price_unit_slips=self.gate_max_price_unit_slips,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from uuid import UUID
 
@@ -25,13 +25,19 @@ from modelcatalog_server.domain.errors import (
     PageTokenExpiredError,
     SlowConsumerError,
 )
-from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, Trigger
+from modelcatalog_server.domain.refresh import Refresh, RefreshReport, RefreshRequest, Trigger
 from modelcatalog_server.refresh.feed import RefreshFeed
 from modelcatalog_server.refresh.service import RefreshService
 from modelcatalog_server.rpc.context import Context
 from modelcatalog_server.rpc.model_messages import to_timestamp
 from modelcatalog_server.rpc.reading import announce
-from modelcatalog_server.rpc.refresh_messages import to_duration, to_refresh, to_refresh_status, to_refresh_type
+from modelcatalog_server.rpc.refresh_messages import (
+    to_duration,
+    to_refresh,
+    to_refresh_status,
+    to_refresh_type,
+    to_report,
+)
 from modelcatalog_server.tokens import ExpiredTokenError, InvalidTokenError, TokenSealer
 
 HEARTBEAT_S = 15.0
@@ -51,12 +57,14 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
         reader: CatalogReader,
         page_tokens: TokenSealer,
         now: Callable[[], datetime],
+        get_report: Callable[[UUID], Awaitable[RefreshReport | None]],
     ) -> None:
         self._refreshes = refreshes
         self._feed = feed
         self._reader = reader
         self._page_tokens = page_tokens
         self._now = now
+        self._get_report = get_report
 
     async def StartRefresh(self, request: pb.StartRefreshRequest, context: Context) -> pb.StartRefreshResponse:
         """Start a run in the background, or join the one under way."""
@@ -102,8 +110,11 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
     async def GetRefresh(self, request: pb.GetRefreshRequest, context: Context) -> pb.GetRefreshResponse:
         """One run."""
         refresh = await self._refreshes.get(_to_uuid("refresh_id", request.refresh_id))
+        report = await self._get_report(refresh.id)
         return pb.GetRefreshResponse(
-            refresh=self._to_refresh(refresh), catalog_revision=await self._announce_revision(context)
+            refresh=self._to_refresh(refresh),
+            report=to_report(report) if report else None,
+            catalog_revision=await self._announce_revision(context),
         )
 
     async def ListRefreshes(self, request: pb.ListRefreshesRequest, context: Context) -> pb.ListRefreshesResponse:

@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from modelcatalog_server.domain.errors import GateRefusedError, RefreshError
+from modelcatalog_server.domain.errors import GateRefusedError, RefreshError, StartupError
 from modelcatalog_server.domain.models import Prices
 from modelcatalog_server.domain.ports import CatalogState
 from modelcatalog_server.domain.refresh import Difference, KnownState, Quarantined, RefreshCounts
 from modelcatalog_server.refresh.gates import Gate, GateLimits, Verdict, judge
+from modelcatalog_server.settings import Settings, load_settings
 from unit.differences import difference, ids, known, priced, providers, usd
 
 NOW = datetime(2026, 7, 2, 12, tzinfo=UTC)
@@ -366,6 +367,35 @@ def test_all_refuse_in_the_order_of_the_contract() -> None:
     assert gates(verdict) == list(Gate)
     assert all("\n" not in refusal.message for refusal in verdict.refusals)
     assert all(refusal.metadata["gate"] == refusal.gate for refusal in verdict.refusals)
+
+
+def test_the_settings_say_the_limits() -> None:
+    assert load_settings().gate_limits == GateLimits()
+    changed = load_settings(
+        gate_min_models=1,
+        gate_min_providers=2,
+        gate_max_quarantined_percent=3,
+        gate_max_removed_percent=4,
+        gate_max_removed_percent_per_day=5,
+        gate_max_provider_removed_percent=6,
+        gate_max_price_unit_slips=0,
+    )
+    assert changed.gate_limits == GateLimits(
+        min_models=1,
+        min_providers=2,
+        max_quarantined_percent=3,
+        max_removed_percent=4,
+        max_removed_percent_per_day=5,
+        max_provider_removed_percent=6,
+        max_price_unit_slips=0,
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name.startswith("gate_")])
+def test_a_limit_below_zero_or_above_the_whole_is_refused(name: str) -> None:
+    for value in (-1, 100.5):
+        with pytest.raises(StartupError, match=f"MODELCATALOG_{name.upper()}: "):
+            load_settings(**{name: value})
 
 
 def test_a_refusal_is_an_error_of_the_refresh() -> None:

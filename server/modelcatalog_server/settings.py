@@ -55,6 +55,7 @@ def _check_cron(value: str) -> str:
 
 Cron = Annotated[str, AfterValidator(_check_cron)]
 Address = Annotated[str, AfterValidator(_check_address)]
+Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Settings(BaseSettings):
@@ -118,42 +119,22 @@ class Settings(BaseSettings):
         description="How long refreshes are kept that changed nothing, in days; those that did are kept for good.",
     )
     event_days: float = Field(7.0, ge=1, description="How long the events of refreshes are kept, in days.")
-    gate_min_models: int = Field(
-        _GATES.min_models, ge=0, description="A payload with fewer models is refused; 0: never."
+    gate_min_models: int = Field(_GATES.min_models, ge=0, description="Refuse a payload with fewer models.")
+    gate_min_providers: int = Field(_GATES.min_providers, ge=0, description="Refuse one with fewer providers.")
+    gate_max_quarantined_percent: Percent = Field(
+        _GATES.max_quarantined_percent, description="Refuse one with more bad records."
     )
-    gate_min_providers: int = Field(
-        _GATES.min_providers, ge=0, description="A payload with fewer providers is refused; 0: never."
+    gate_max_removed_percent: Percent = Field(
+        _GATES.max_removed_percent, description="Refuse one that removes more of the models."
     )
-    gate_max_quarantined_percent: float = Field(
-        _GATES.max_quarantined_percent,
-        ge=0,
-        le=100,
-        description="A payload is refused when more of its models or providers cannot be read; 100: never.",
+    gate_max_removed_percent_per_day: Percent = Field(
+        _GATES.max_removed_percent_per_day, description="How much more for every day since a check."
     )
-    gate_max_removed_percent: float = Field(
-        _GATES.max_removed_percent,
-        ge=0,
-        le=100,
-        description="A payload is refused when more of the listed models would be removed right after a check;"
-        " 100: never.",
-    )
-    gate_max_removed_percent_per_day: float = Field(
-        _GATES.max_removed_percent_per_day,
-        ge=0,
-        le=100,
-        description="How much more may be removed for every day since the last check.",
-    )
-    gate_max_provider_removed_percent: float = Field(
-        _GATES.max_provider_removed_percent,
-        ge=0,
-        le=100,
-        description="A payload is refused when one provider would lose more of its models right after a check;"
-        " 100: never.",
+    gate_max_provider_removed_percent: Percent = Field(
+        _GATES.max_provider_removed_percent, description="The same for the models of one provider."
     )
     gate_max_price_unit_slips: int = Field(
-        _GATES.max_price_unit_slips,
-        ge=0,
-        description="A payload is refused when prices of more models move by a factor of 500 or more.",
+        _GATES.max_price_unit_slips, ge=0, description="Refuse one with more prices moved 500-fold."
     )
     reflection: bool = Field(True, description="Offer gRPC server reflection, which grpcurl lives on.")
     drain_seconds: float = Field(20.0, gt=0, le=300, description="How long calls may take to finish on SIGTERM.")

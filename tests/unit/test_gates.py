@@ -51,6 +51,7 @@ def run(
             source_url=None,
             source_etag=None,
             source_snapshot=None,
+            upstream_not_before=None,
         ),
         now=NOW,
         limits=limits,

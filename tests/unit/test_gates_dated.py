@@ -58,6 +58,7 @@ def refresh(before: DecodedCatalog, after: DecodedCatalog, *, since_check: timed
             source_url=None,
             source_etag=None,
             source_snapshot=None,
+            upstream_not_before=None,
         ),
         now=now,
         limits=GateLimits(),

@@ -31,7 +31,14 @@ from modelcatalog.v1.model_pb2 import (
     Source,
 )
 from modelcatalog.v1.provider_pb2 import Provider
-from modelcatalog.v1.refresh_pb2 import Refresh, RefreshCounts, RefreshStatus
+from modelcatalog.v1.refresh_pb2 import (
+    PriceChange,
+    QuarantinedRecord,
+    Refresh,
+    RefreshCounts,
+    RefreshReport,
+    RefreshStatus,
+)
 from modelcatalog_client._async.client import AsyncModelCatalogClient
 from modelcatalog_client._async.pager import AsyncPager
 from modelcatalog_client._async.watch import AsyncRefreshWatch
@@ -142,11 +149,13 @@ __all__ = [
     "Pager",
     "Performance",
     "PermissionDeniedError",
+    "PriceChange",
     "PriceMode",
     "PriceTier",
     "Pricing",
     "Provider",
     "ProviderNotFoundError",
+    "QuarantinedRecord",
     "RateLimitedError",
     "ReasoningOption",
     "ReasoningOptions",
@@ -156,6 +165,7 @@ __all__ = [
     "RefreshFailedError",
     "RefreshNotCancellableError",
     "RefreshNotFoundError",
+    "RefreshReport",
     "RefreshStatus",
     "RefreshWatch",
     "RequestIdReusedError",

@@ -132,7 +132,7 @@ async def _compose(
     refreshes = await stack.enter_async_context(
         RefreshService(
             store,
-            RefreshRunner(store, upstream, SpawnedComparison, _now, settings.retry_policy),
+            RefreshRunner(store, upstream, SpawnedComparison, _now, settings.retry_policy, settings.gate_limits),
             changed,
             schedule,
             new_id=uuid4,
@@ -150,7 +150,7 @@ async def _compose(
     server = RpcServer(
         settings.listen,
         catalog=CatalogServicer(reader, refreshes),
-        refresh=RefreshServicer(refreshes, feed, reader, TokenSealer(token_key, "refreshes"), _now),
+        refresh=RefreshServicer(refreshes, feed, reader, TokenSealer(token_key, "refreshes"), _now, store.get_report),
         admin=AdminServicer(policy, audit_log, reader, TokenSealer(token_key, "audit")),
         with_reflection=settings.reflection,
         audit=await stack.enter_async_context(AuditTrail(audit_log)),

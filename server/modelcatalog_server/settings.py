@@ -11,11 +11,14 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, Validati
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from modelcatalog_server.domain.errors import StartupError
+from modelcatalog_server.refresh.gates import GateLimits
 from modelcatalog_server.refresh.policy import RefreshPolicy, RetryPolicy
 from modelcatalog_server.refresh.retention import RetentionPolicy
 from modelcatalog_server.refresh.schedule import Schedule, check_cron
 
 PREFIX = "MODELCATALOG_"
+
+_GATES = GateLimits()
 
 
 def _check_address(value: str) -> str:
@@ -53,6 +56,7 @@ def _check_cron(value: str) -> str:
 
 Cron = Annotated[str, AfterValidator(_check_cron)]
 Address = Annotated[str, AfterValidator(_check_address)]
+Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Settings(BaseSettings):
@@ -120,6 +124,23 @@ class Settings(BaseSettings):
     )
     audit_days: float = Field(400.0, ge=1, description="How long entries of the audit log are kept, in days.")
     event_days: float = Field(7.0, ge=1, description="How long the events of refreshes are kept, in days.")
+    gate_min_models: int = Field(_GATES.min_models, ge=0, description="Refuse a payload with fewer models.")
+    gate_min_providers: int = Field(_GATES.min_providers, ge=0, description="Refuse one with fewer providers.")
+    gate_max_quarantined_percent: Percent = Field(
+        _GATES.max_quarantined_percent, description="Refuse one with more bad records."
+    )
+    gate_max_removed_percent: Percent = Field(
+        _GATES.max_removed_percent, description="Refuse one that removes more of the models."
+    )
+    gate_max_removed_percent_per_day: Percent = Field(
+        _GATES.max_removed_percent_per_day, description="How much more for every day since a check."
+    )
+    gate_max_provider_removed_percent: Percent = Field(
+        _GATES.max_provider_removed_percent, description="The same for the models of one provider."
+    )
+    gate_max_price_unit_slips: int = Field(
+        _GATES.max_price_unit_slips, ge=0, description="Refuse one with more prices moved 500-fold."
+    )
     reflection: bool = Field(True, description="Offer gRPC server reflection, which grpcurl lives on.")
     drain_seconds: float = Field(20.0, gt=0, le=300, description="How long calls may take to finish on SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -169,6 +190,19 @@ class Settings(BaseSettings):
             incremental_cron=self.refresh_incremental_cron,
             jitter=timedelta(seconds=self.refresh_jitter_seconds),
             seed=seed,
+        )
+
+    @property
+    def gate_limits(self) -> GateLimits:
+        """What is still taken for a good payload."""
+        return GateLimits(
+            min_models=self.gate_min_models,
+            min_providers=self.gate_min_providers,
+            max_quarantined_percent=self.gate_max_quarantined_percent,
+            max_removed_percent=self.gate_max_removed_percent,
+            max_removed_percent_per_day=self.gate_max_removed_percent_per_day,
+            max_provider_removed_percent=self.gate_max_provider_removed_percent,
+            max_price_unit_slips=self.gate_max_price_unit_slips,
         )
 
 

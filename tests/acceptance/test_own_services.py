@@ -24,6 +24,8 @@ GPT_5 = GetModelRequest(model_id="openai/gpt-5")
 PASSWORD = "correct-horse"  # noqa: S105 -- it opens nothing
 # The pool waits 5 s for a connection before a call is given up, and longer from one attempt to the next.
 OUTAGE_TIMEOUT_S = 30
+#: Its upstream has one provider: a small site of one's own is what these two settings are for.
+SMALL = ["--gate-min-models", "1", "--gate-min-providers", "1"]
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def fresh_database(services: Services) -> Iterator[str]:
 def test_a_database_is_prepared_by_migrate_and_only_by_that(
     fresh_database: str, services: Services, serve: Serve, folder: Path
 ) -> None:
-    flags = ["--listen", "127.0.0.1:0", "--upstream-url", folder.as_uri()]
+    flags = ["--listen", "127.0.0.1:0", "--upstream-url", folder.as_uri(), *SMALL]
     settings = {"MODELCATALOG_DATABASE_URL": fresh_database, "MODELCATALOG_REDIS_URL": services.redis_url}
     assert refused("serve", *flags, **settings).endswith("run `modelcatalog migrate` first")
     assert migrate(fresh_database) == [f"applied {each.version:04} {each.name}" for each in load_migrations()]
@@ -87,7 +89,7 @@ def pair(templates: Services, folder: Path, serve_for_module: Serve) -> Iterator
     database = templates.clone("mc_empty")
     # Nobody asks for the password, so nobody but these two knows it.
     url = database.replace("modelcatalog@", f"modelcatalog:{PASSWORD}@")
-    flags = ["--listen", "127.0.0.1:0", "--upstream-url", folder.as_uri(), "--log-level", "debug"]
+    flags = ["--listen", "127.0.0.1:0", "--upstream-url", folder.as_uri(), "--log-level", "debug", *SMALL]
     settings = {"MODELCATALOG_DATABASE_URL": url, "wait": False}
     first = serve_for_module(*flags, MODELCATALOG_REDIS_URL=templates.redis_url, **settings)
     second = serve_for_module(

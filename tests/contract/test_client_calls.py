@@ -24,6 +24,7 @@ from modelcatalog.v1.model_catalog_service_pb2 import (
     SearchModelsResponse,
     SearchResult,
 )
+from modelcatalog.v1.refresh_service_pb2 import GetRefreshResponse
 from modelcatalog_client import (
     DEFAULT_TIMEOUTS,
     AsyncModelCatalogClient,
@@ -33,7 +34,10 @@ from modelcatalog_client import (
     Model,
     ModelCatalogClient,
     ModelNotFoundError,
+    PriceChange,
     Pricing,
+    QuarantinedRecord,
+    RefreshReport,
     ServerDrainingError,
     Tls,
     UnavailableError,
@@ -125,6 +129,23 @@ async def test_a_response_reads_as_the_readme_says(driver: AsyncDriver, peer: Pe
     peer.script["GetModel"].append(answer(GetModelResponse(model=Model(pricing=Pricing(input="1.25")))))
     response = await driver.call(client.get_model, "openai/gpt-5")
     assert response.model.pricing.input == "1.25"
+
+
+async def test_a_report_is_what_get_refresh_has(driver: AsyncDriver, peer: Peer, client: Any) -> None:
+    report = RefreshReport(
+        added_model_ids=["openai/gpt-6"],
+        price_changes=[PriceChange(model_id="openai/gpt-5", field="input", before="1.25")],
+        quarantined_records=[QuarantinedRecord(pointer="/providers/p", reason="bad")],
+    )
+    peer.script["GetRefresh"].extend(
+        [answer(GetRefreshResponse(report=report)), answer(GetRefreshResponse(report=RefreshReport()))]
+    )
+    assert await driver.call(client.get_refresh_report, "r", timeout=30) == report
+    assert await driver.call(client.get_refresh_report, "r") == RefreshReport()
+    assert await driver.call(client.get_refresh_report, "r") is None, "there is none yet"
+    assert {call.rpc for call in peer.calls} == {"GetRefresh"}
+    assert [call.request.refresh_id for call in peer.calls] == ["r", "r", "r"]
+    assert [call.seconds for call in peer.calls] == pytest.approx([30, 5, 5], abs=2)
 
 
 async def test_token_revision_and_user_agent_arrive(driver: AsyncDriver, peer: Peer) -> None:

@@ -72,6 +72,7 @@ PARAMETERS: dict[str, Any] = {
     "refresh_id": UUID(int=1),
     "refresh_ids": [UUID(int=1)],
     "refresh_type": "FULL",
+    "report": Jsonb({}),
     "request_id": UUID(int=2),
     "requested_by": None,
     "result_revision": 2,

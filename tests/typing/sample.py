@@ -30,6 +30,7 @@ from modelcatalog_client import (
     Pager,
     Provider,
     Refresh,
+    RefreshReport,
     RefreshStatus,
     RefreshWatch,
     SearchResult,
@@ -108,3 +109,4 @@ async def read_async() -> None:
             async for status in watch:
                 assert_type(status, RefreshStatus)
         assert_type((await client.start_refresh()).already_running, bool)
+        assert_type(await client.get_refresh_report("id"), RefreshReport | None)

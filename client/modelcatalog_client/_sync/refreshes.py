@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from google.protobuf.duration_pb2 import Duration
 
-from modelcatalog.v1.refresh_pb2 import Refresh
+from modelcatalog.v1.refresh_pb2 import Refresh, RefreshReport
 from modelcatalog.v1.refresh_service_pb2 import (
     CancelRefreshRequest,
     CancelRefreshResponse,
@@ -102,13 +102,30 @@ class RefreshMethods(Calls):
             timeout: Seconds.
 
         Returns:
-            The response.
+            The run, and the ``report`` of what it found.
 
         Raises:
             RefreshNotFoundError: No run has this id.
         """
         request = GetRefreshRequest(refresh_id=refresh_id)
         return self._call(self._connect().refreshes.GetRefresh, request, timeout)
+
+    def get_refresh_report(self, refresh_id: str, *, timeout: float | None = None) -> RefreshReport | None:
+        """What a run found: models, prices and records that were set aside. Calls GetRefresh.
+
+        Args:
+            refresh_id: UUID.
+            timeout: Seconds.
+
+        Returns:
+            The report; also of a dry run, and of one that a gate refused. None: the run has not compared yet, found
+            nothing to compare (``not_modified``, a failed fetch), or its report is older than the retention.
+
+        Raises:
+            RefreshNotFoundError: No run has this id.
+        """
+        response = self.get_refresh(refresh_id, timeout=timeout)
+        return response.report if response.HasField("report") else None
 
     def list_refreshes(
         self,

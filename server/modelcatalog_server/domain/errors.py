@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class StartupError(Exception):
@@ -149,6 +149,16 @@ class UpstreamInvalidError(RefreshError):
 
 class RefreshCancelledError(RefreshError):
     """Somebody asked for the refresh to be stopped."""
+
+
+class GateRefusedError(RefreshError):
+    """The payload looks wrong as a whole. ``metadata`` has the figures as text, ``gate`` among them."""
+
+    def __init__(self, gate: str, message: str, metadata: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.gate = gate
+        self.message = message
+        self.metadata = {**metadata, "gate": gate}
 
 
 class OwnerLostError(RefreshError):

@@ -6,7 +6,7 @@ database. No method waits longer than the bound its adapter was made with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ from typing import Protocol
 from uuid import UUID
 
 from modelcatalog_server.domain.audit import AuditEntry, AuditEvent
-from modelcatalog_server.domain.models import Benchmark, Model, ModelRecord, Provider
+from modelcatalog_server.domain.models import Benchmark, Model, ModelRecord, Prices, Provider
 from modelcatalog_server.domain.refresh import (
     Difference,
     EventKind,
@@ -22,6 +22,7 @@ from modelcatalog_server.domain.refresh import (
     Payload,
     Refresh,
     RefreshEvent,
+    RefreshReport,
     RefreshRequest,
 )
 
@@ -289,8 +290,20 @@ class RefreshStore(Protocol):
         """Return the content hashes of what the catalog holds; with ``provider_id`` only that provider's models."""
         ...
 
+    async def get_prices(self, model_ids: Sequence[str]) -> Mapping[str, Prices]:
+        """Return the base prices now of the models that exist among the ids, removed ones too."""
+        ...
+
     async def get_catalog_state(self) -> CatalogState:
         """Return the current revision and source."""
+        ...
+
+    async def save_report(self, refresh_id: UUID, report: RefreshReport) -> None:
+        """Write what a run found, over what was written before. The run exists; it may be over or come to nothing."""
+        ...
+
+    async def get_report(self, refresh_id: UUID) -> RefreshReport | None:
+        """Return what a run found, ``None`` before it has compared or when the report is gone."""
         ...
 
     async def apply(

@@ -225,7 +225,8 @@ class Difference:
     """What has to be written so that the catalog says what the payload says.
 
     ``models`` are the records to write: added, changed and revived ones, and in a full refresh the unchanged ones too;
-    ``touched_models`` are the ids among them that get a new version.
+    ``touched_models`` are the ids among them that get a new version. ``duplicate_ids``: ids that the payload has
+    more than once, so that nobody can say which record is meant.
     """
 
     counts: RefreshCounts
@@ -239,6 +240,7 @@ class Difference:
     touched_canonical_models: frozenset[str] = frozenset()
     removed_canonical_models: tuple[str, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
+    duplicate_ids: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:

@@ -7,7 +7,7 @@ new one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -20,16 +20,19 @@ from modelcatalog_server.domain.errors import (
     CatalogError,
     DatabaseUnavailableError,
     DeadlineError,
+    GateRefusedError,
     OwnerLostError,
     RefreshCancelledError,
     UpstreamInvalidError,
     UpstreamUnavailableError,
 )
+from modelcatalog_server.domain.models import Prices
 from modelcatalog_server.domain.ports import CatalogState, PayloadComparison, RefreshStore, Upstream
 from modelcatalog_server.domain.refresh import (
     Attempt,
     Difference,
     EventKind,
+    KnownState,
     Payload,
     Phase,
     Refresh,
@@ -37,8 +40,11 @@ from modelcatalog_server.domain.refresh import (
     RefreshType,
     State,
 )
+from modelcatalog_server.refresh.gates import GateLimits, judge
 from modelcatalog_server.refresh.policy import RetryPolicy
+from modelcatalog_server.refresh.prices import changed_model_ids
 from modelcatalog_server.refresh.progress import throttled
+from modelcatalog_server.refresh.report import make_report
 
 _log = structlog.get_logger(__name__)
 
@@ -61,6 +67,7 @@ class RefreshRunner:
     new_comparison: Callable[[], PayloadComparison]
     now: Callable[[], datetime]
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    limits: GateLimits = field(default_factory=GateLimits)
 
     async def run(self, refresh: Refresh) -> Refresh:
         """Carry the run to its end and return it as stored; a failed run is returned, not raised.
@@ -224,7 +231,30 @@ class _Run:
             self._warn(f"quarantined {bad.pointer}: {bad.reason}")
         self.refresh = replace(self.refresh, counts=difference.counts)
         await self._enter(Phase.COMPARE, _describe(difference))
+        prices = await self.runner.store.get_prices(changed_model_ids(difference, known))
+        await self.runner.store.save_report(self.refresh.id, make_report(difference, known, prices))
+        if not payload.is_bundled:  # which is better than nothing, whatever it looks like
+            await self._judge(difference, known, prices)
         return difference
+
+    async def _judge(self, difference: Difference, known: KnownState, prices: Mapping[str, Prices]) -> None:
+        """Raise the first gate's refusal that nobody accepted."""
+        request = self.refresh.request
+        verdict = judge(
+            difference,
+            known=known,
+            prices_before=prices,
+            state=await self.runner.store.get_catalog_state(),
+            now=self.runner.now(),
+            limits=self.runner.limits,
+            provider_id=request.provider_id,
+        )
+        for line in verdict.warnings:
+            self._warn(line)
+        for refusal in verdict.refusals:
+            if refusal.gate != request.override_gate:
+                raise refusal.as_error()
+            self._warn(f"accepted in spite of the gate {refusal.message}")
 
     async def _finish(self, payload: Payload, difference: Difference) -> Refresh:
         message = _describe(difference)
@@ -261,6 +291,8 @@ def _error_of(retry: RetryCallState) -> BaseException | None:
 
 def _failure_of(error: CatalogError) -> RefreshFailure:
     match error:
+        case GateRefusedError():
+            return RefreshFailure(reason="GATE_REFUSED", message=str(error), metadata=error.metadata)
         case UpstreamUnavailableError():
             reason = "UPSTREAM_UNAVAILABLE"
         case UpstreamInvalidError():

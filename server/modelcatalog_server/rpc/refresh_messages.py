@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 from google.protobuf import any_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from modelcatalog.v1 import refresh_pb2
-from modelcatalog_server.domain.refresh import Attempt, EventKind, Phase, Refresh, RefreshFailure, RefreshType
+from modelcatalog_server.domain.refresh import (
+    Attempt,
+    EventKind,
+    Phase,
+    PriceChange,
+    Refresh,
+    RefreshFailure,
+    RefreshReport,
+    RefreshType,
+)
 from modelcatalog_server.refresh.feed import Notice
 from modelcatalog_server.rpc.errors import DOMAIN, code_of_reason
-from modelcatalog_server.rpc.model_messages import to_timestamp
+from modelcatalog_server.rpc.model_messages import format_price, to_timestamp
 
 _PHASES = {phase: refresh_pb2.RefreshStatus.Phase.Value(f"PHASE_{phase}") for phase in Phase}
 _KINDS = {kind: refresh_pb2.RefreshStatus.Kind.Value(f"KIND_{kind}") for kind in EventKind}
@@ -79,6 +89,21 @@ def to_attempt(attempt: Attempt) -> refresh_pb2.RefreshAttempt:
     )
 
 
+def to_report(report: RefreshReport) -> refresh_pb2.RefreshReport:
+    """Return what a run found."""
+    return refresh_pb2.RefreshReport(
+        added_model_ids=report.added_model_ids,
+        changed_model_ids=report.changed_model_ids,
+        removed_model_ids=report.removed_model_ids,
+        revived_model_ids=report.revived_model_ids,
+        price_changes=[_to_price_change(change) for change in report.price_changes],
+        quarantined_records=[
+            refresh_pb2.QuarantinedRecord(pointer=each.pointer, reason=each.reason) for each in report.quarantined
+        ],
+        truncated=report.truncated,
+    )
+
+
 def to_status(failure: RefreshFailure) -> status_pb2.Status:
     """Return why a run ended badly, with its reason as ErrorInfo."""
     detail = any_pb2.Any()
@@ -104,3 +129,16 @@ def to_refresh_status(notice: Notice, now: datetime) -> refresh_pb2.RefreshStatu
         message.refresh_id = str(notice.refresh.id)
         message.refresh.CopyFrom(to_refresh(notice.refresh, now))
     return message
+
+
+def _to_price_change(change: PriceChange) -> refresh_pb2.PriceChange:
+    return refresh_pb2.PriceChange(
+        model_id=change.model_id,
+        field=change.field,
+        before=_to_price(change.before),
+        after=_to_price(change.after),
+    )
+
+
+def _to_price(price: Decimal | None) -> str | None:
+    return None if price is None else format_price(price)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from uuid import UUID
 
@@ -25,14 +25,21 @@ from modelcatalog_server.domain.errors import (
     PageTokenExpiredError,
     SlowConsumerError,
 )
-from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, Trigger
+from modelcatalog_server.domain.refresh import Refresh, RefreshReport, RefreshRequest, Trigger
 from modelcatalog_server.refresh.feed import RefreshFeed
+from modelcatalog_server.refresh.gates import Gate
 from modelcatalog_server.refresh.service import RefreshService
 from modelcatalog_server.rpc.audit import ANONYMOUS
 from modelcatalog_server.rpc.context import Context
 from modelcatalog_server.rpc.model_messages import to_timestamp
 from modelcatalog_server.rpc.reading import announce
-from modelcatalog_server.rpc.refresh_messages import to_duration, to_refresh, to_refresh_status, to_refresh_type
+from modelcatalog_server.rpc.refresh_messages import (
+    to_duration,
+    to_refresh,
+    to_refresh_status,
+    to_refresh_type,
+    to_report,
+)
 from modelcatalog_server.tokens import ExpiredTokenError, InvalidTokenError, TokenSealer
 
 HEARTBEAT_S = 15.0
@@ -52,19 +59,21 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
         reader: CatalogReader,
         page_tokens: TokenSealer,
         now: Callable[[], datetime],
+        get_report: Callable[[UUID], Awaitable[RefreshReport | None]],
     ) -> None:
         self._refreshes = refreshes
         self._feed = feed
         self._reader = reader
         self._page_tokens = page_tokens
         self._now = now
+        self._get_report = get_report
 
     async def StartRefresh(self, request: pb.StartRefreshRequest, context: Context) -> pb.StartRefreshResponse:
         """Start a run in the background, or join the one under way."""
         if request.type not in refresh_pb2.Refresh.Type.values():
             raise InvalidQueryError("type", f"{request.type} is no type of refresh")
-        if request.override_gate:
-            raise NotImplementedYetError("this version of the service has no gates to override yet")
+        if request.override_gate and request.override_gate not in set(Gate):
+            raise InvalidQueryError("override_gate", f"is none of the gates: {', '.join(Gate)}")
         if request.provider_id:
             check_provider_id("provider_id", request.provider_id)
             await self._reader.get_provider(request.provider_id)
@@ -77,6 +86,7 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
                 request_id=_to_uuid("request_id", request.request_id) if request.request_id else None,
                 force=request.force,
                 validate_only=request.validate_only,
+                override_gate=request.override_gate or None,
             )
         )
         return pb.StartRefreshResponse(
@@ -104,8 +114,11 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
     async def GetRefresh(self, request: pb.GetRefreshRequest, context: Context) -> pb.GetRefreshResponse:
         """One run."""
         refresh = await self._refreshes.get(_to_uuid("refresh_id", request.refresh_id))
+        report = await self._get_report(refresh.id)
         return pb.GetRefreshResponse(
-            refresh=self._to_refresh(refresh), catalog_revision=await self._announce_revision(context)
+            refresh=self._to_refresh(refresh),
+            report=to_report(report) if report else None,
+            catalog_revision=await self._announce_revision(context),
         )
 
     async def ListRefreshes(self, request: pb.ListRefreshesRequest, context: Context) -> pb.ListRefreshesResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, LiteralString
@@ -11,6 +12,7 @@ import psycopg
 from psycopg.rows import DictRow
 
 from modelcatalog_server.domain.errors import OwnerLostError, RefreshCancelledError
+from modelcatalog_server.domain.models import Prices
 from modelcatalog_server.domain.ports import CatalogState, KnownRequest, MessageEncoder, Progress
 from modelcatalog_server.domain.refresh import (
     Difference,
@@ -20,6 +22,7 @@ from modelcatalog_server.domain.refresh import (
     Phase,
     Refresh,
     RefreshEvent,
+    RefreshReport,
     RefreshRequest,
     State,
 )
@@ -34,6 +37,7 @@ from modelcatalog_server.storage.refresh_rows import (
     to_parameters,
     to_request_parameters,
 )
+from modelcatalog_server.storage.report_rows import read_report, write_report
 
 _REFRESHES = queries.load("refreshes")
 _APPLY = queries.load("apply")
@@ -197,6 +201,25 @@ class PostgresRefreshes:
             canonical_models=_hashes(canonical, "id", removed=False),
             removed_canonical_models=frozenset(_hashes(canonical, "id", removed=True)),
         )
+
+    async def get_prices(self, model_ids: Sequence[str]) -> Mapping[str, Prices]:
+        """Return the base prices now of the models that exist among the ids, removed ones too."""
+        async with self._pools.reading() as connection:
+            rows = await _fetch_all(connection, _APPLY["get_prices"], model_ids=list(model_ids))
+        return {row.pop("model_id"): Prices(**row) for row in rows}
+
+    async def save_report(self, refresh_id: UUID, report: RefreshReport) -> None:
+        """Write what a run found, over what was written before."""
+        async with self._pools.writing() as connection:
+            await connection.execute(
+                _REFRESHES["save_report"], {"refresh_id": refresh_id, "report": write_report(report)}
+            )
+
+    async def get_report(self, refresh_id: UUID) -> RefreshReport | None:
+        """Return what a run found, ``None`` before it has compared or when the report is gone."""
+        async with self._pools.reading() as connection:
+            row = await _fetch_one(connection, _REFRESHES["get_report"], refresh_id=refresh_id)
+        return read_report(row) if row else None
 
     async def get_catalog_state(self) -> CatalogState:
         """Return the current revision and source."""

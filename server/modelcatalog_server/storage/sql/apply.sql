@@ -32,6 +32,20 @@ SELECT revision
 FROM catalog_state
 FOR UPDATE;
 
+-- name: get_prices
+-- Base prices of these models as they are now, removed ones too.
+SELECT
+    model_id,
+    pricing_input AS input,
+    pricing_output AS output,
+    pricing_reasoning AS reasoning,
+    pricing_cache_read AS cache_read,
+    pricing_cache_write AS cache_write,
+    pricing_input_audio AS input_audio,
+    pricing_output_audio AS output_audio
+FROM models_metadata
+WHERE model_id = ANY(%(model_ids)s);
+
 -- name: bump_revision
 -- Locks the one row that every writer locks, until commit: commit order is revision order.
 UPDATE catalog_state

@@ -222,6 +222,19 @@ WHERE
 ORDER BY h.started_at DESC, h.id DESC
 LIMIT %(limit)s;
 
+-- name: save_report
+-- What a run found. Of a run that compares again, the last word.
+INSERT INTO refresh_reports (refresh_id, report)
+VALUES (%(refresh_id)s, %(report)s)
+ON CONFLICT (refresh_id) DO UPDATE
+SET report = excluded.report;
+
+-- name: get_report
+-- What a run found.
+SELECT report
+FROM refresh_reports
+WHERE refresh_id = %(refresh_id)s;
+
 -- name: get_last_event_id
 -- Where a watch of everything begins.
 SELECT coalesce(max(id), 0) AS id

@@ -104,7 +104,20 @@ def test_a_statement_writes_its_columns_out(aggregate: str, name: str) -> None:
 def test_a_name_is_a_verb_and_an_object() -> None:
     verbs = {name.partition("_")[0] for _, name in STATEMENTS if "_" in name}
     reading = {"count", "find", "get", "list", "read"}
-    keeping = {"append", "bump", "close", "copy", "create", "delete", "merge", "prune", "remove", "set", "update"}
+    keeping = {
+        "append",
+        "bump",
+        "close",
+        "copy",
+        "create",
+        "delete",
+        "merge",
+        "prune",
+        "remove",
+        "save",
+        "set",
+        "update",
+    }
     running = {"beat", "cancel", "end", "remember", "take", "terminate"}
     serving = {"analyze", "disown", "lock", "try"}
     assert verbs - reading == keeping | running | serving

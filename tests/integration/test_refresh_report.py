@@ -101,11 +101,11 @@ async def test_a_report_comes_back_as_it_was(store: PostgresRefreshes, refresh: 
 async def test_prices_are_stored_as_text(store: PostgresRefreshes, refresh: Refresh, database: str) -> None:
     """As a number they would be a double in the hands of whoever reads the table with another program."""
     await store.save_report(refresh.id, REPORT)
-    assert await fetch(database, "SELECT report #>> '{price_changes,0,after}' FROM refresh_reports") == ["20"]
-    assert await fetch(database, "SELECT report #>> '{price_changes,1,after}' FROM refresh_reports") == ["0.00000002"]
-    assert await fetch(database, "SELECT jsonb_typeof(report #> '{price_changes,1,before}') FROM refresh_reports") == [
-        "null"
-    ]
+    after = "SELECT report #>> ARRAY['price_changes', %s, 'after'] FROM refresh_reports WHERE refresh_id = %s"
+    assert await fetch(database, after, "0", refresh.id) == ["20"]
+    assert await fetch(database, after, "1", refresh.id) == ["0.00000002"]
+    before = "SELECT jsonb_typeof(report #> '{price_changes,1,before}') FROM refresh_reports WHERE refresh_id = %s"
+    assert await fetch(database, before, refresh.id) == ["null"]
 
 
 async def test_a_report_belongs_to_a_run(store: PostgresRefreshes) -> None:

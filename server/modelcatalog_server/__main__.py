@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID, uuid4
 
 try:
     import click
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from click.decorators import FC
 
 T = TypeVar("T")
+
+_MAX_TIMEOUT_S = 7 * 86_400
 
 
 def setting_options(*names: str) -> Callable[[FC], FC]:
@@ -44,6 +47,19 @@ def _setting_option(name: str) -> Callable[[FC], FC]:
         flag = f"{flag}/--no-{flag[2:]}"
     default = "" if field.default is None else f", default {str(field.default).lower()}"
     return click.option(flag, name, default=None, help=f"{field.description} [{PREFIX}{name.upper()}{default}]")
+
+
+def _check_target(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
+        raise click.BadParameter("must be host:port, e.g. 127.0.0.1:50051")
+    return value
+
+
+def _check_timeout(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value <= _MAX_TIMEOUT_S:  # nor NaN, which click's own range lets pass
+        raise click.BadParameter(f"must be more than 0 seconds, and at most {_MAX_TIMEOUT_S}")
+    return value
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -74,6 +90,43 @@ def migrate(**flags: Any) -> None:
         click.echo(f"applied {migration.version:04} {migration.name}")
     if not applied:
         click.echo("the schema is up to date")
+
+
+@cli.command()
+@click.option(
+    "--address",
+    envvar=f"{PREFIX}LISTEN",
+    default="127.0.0.1:50051",
+    metavar="HOST:PORT",
+    callback=_check_target,
+    help=f"The server to ask. [{PREFIX}LISTEN, default 127.0.0.1:50051]",
+)
+@click.option("--full", is_flag=True, help="Derive and write every row again, not only what differs.")
+@click.option("--provider", "provider_id", default="", metavar="ID", help="Only this provider.")
+@click.option("--dry-run", is_flag=True, help="Report the difference, change nothing.")
+@click.option("--force", is_flag=True, help="Fetch even if upstream's ETag is the one the catalog has.")
+@click.option("--override-gate", default="", metavar="NAME", help="Accept the refusal of this gate, in this run only.")
+@click.option("--no-wait", is_flag=True, help="Start the run, print its id and leave it alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print the run and its whole report as one JSON object.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=float,
+    callback=_check_timeout,
+    metavar="SECONDS",
+    help="Wait no longer than that; the run goes on. [default: to its end]",
+)
+@click.option("--request-id", type=click.UUID, help="The same one again gives the same run. [default: a new one]")
+def refresh(*, request_id: UUID | None, no_wait: bool, **options: Any) -> None:
+    """Have a running server bring its catalog to what upstream says, and follow it to the end.
+
+    Ends with 0 when the run succeeded, 1 when it failed or was cancelled, 2 when it could not be started or followed,
+    and 130 on Ctrl-C, which ends the command but not the run.
+    """
+    from modelcatalog_server.commands.refresh import RefreshOptions
+    from modelcatalog_server.commands.refresh import refresh as run
+
+    sys.exit(run(RefreshOptions(request_id=str(request_id or uuid4()), wait=not no_wait, **options)))
 
 
 def main() -> None:

@@ -168,6 +168,14 @@ def test_every_command_explains_itself(command: list[str]) -> None:
     assert len(result.stdout.splitlines()) < 120, "nobody reads that"
 
 
+def test_the_help_waits_for_nothing_that_only_a_command_needs() -> None:
+    program = (
+        "import sys; from modelcatalog_server.__main__ import cli; cli(['--help'], standalone_mode=False);"
+        " print({'grpc', 'modelcatalog_client', 'psycopg', 'aiohttp'} & sys.modules.keys())"
+    )
+    assert run([sys.executable, "-c", program]).stdout.splitlines()[-1] == "set()"
+
+
 def test_version() -> None:
     assert run([*COMMAND, "--version"]).stdout.split()[-1] == "0.1.0"
 

@@ -68,6 +68,10 @@ class Upstream:
         return self.document["providers"][provider_id]["models"][upstream_id]
 
 
+#: No run but those of the tests.
+UNSCHEDULED = ("--refresh-full-cron", "off", "--refresh-incremental-cron", "off")
+
+
 @pytest.fixture(scope="module")
 def folder(work_dir: Path) -> Path:
     folder = work_dir / f"upstream-{uuid4().hex}"
@@ -88,7 +92,7 @@ def server(templates: Services, serve_for_module: Serve, folder: Path) -> Iterat
     """A server with the whole catalog, which no test changes."""
     url = templates.clone("mc_loaded")
     own = {"MODELCATALOG_DATABASE_URL": url, "MODELCATALOG_REDIS_URL": templates.redis_url}
-    server = serve_for_module("--listen", "127.0.0.1:0", "--upstream-url", folder.as_uri(), **own)
+    server = serve_for_module("--listen", "127.0.0.1:0", "--upstream-url", folder.as_uri(), *UNSCHEDULED, **own)
     yield server
     assert server.stop() == 0
     templates.drop(url)
@@ -98,7 +102,7 @@ def test_a_run_is_followed_to_its_end_and_its_difference_shown(
     templates: Services, serve: Serve, upstream: Upstream, loaded_database: str
 ) -> None:
     own = {"MODELCATALOG_DATABASE_URL": loaded_database, "MODELCATALOG_REDIS_URL": templates.redis_url}
-    server = serve("--listen", "127.0.0.1:0", "--upstream-url", upstream.folder.as_uri(), **own)
+    server = serve("--listen", "127.0.0.1:0", "--upstream-url", upstream.folder.as_uri(), *UNSCHEDULED, **own)
     upstream.model("openai/gpt-5")["cost"]["input"] = 2.5
     models = upstream.document["providers"]["openai"]["models"]
     models["gpt-next"] = models["gpt-5"] | {"id": "gpt-next"}
@@ -112,8 +116,10 @@ def test_a_run_is_followed_to_its_end_and_its_difference_shown(
     outcome, counts, *rest = result.stdout.splitlines()
     assert ": PARTIALLY_SUCCEEDED, revision 1 → 2, " in outcome
     assert counts == "5,277 models: 1 added, 1 changed, 0 removed, 0 revived, 5,274 unchanged, 1 quarantined"
-    assert "anthropic" in "\n".join(rest)
-    assert "claude-3-haiku-20240307" in "\n".join(rest)
+    rows = [line.split() for line in rest]
+    assert ["openai/gpt-next"] in rows
+    assert ["openai/gpt-5", "input", "1.25", "2.5", "+100.0", "%"] in rows
+    assert "/providers/anthropic/models/claude-3-haiku-20240307" in result.stdout
     for phase in ("FETCH", "VALIDATE", "COMPARE", "APPLY"):
         assert f"modelcatalog: {phase}" in result.stderr
     assert "\x1b" not in result.stdout + result.stderr
@@ -174,6 +180,20 @@ def test_a_failed_run_says_why_and_what_to_do_next(server: Server, upstream: Ups
     assert ": FAILED, " in result.stdout
     assert "[UPSTREAM_INVALID]" in result.stderr
     assert f"then: modelcatalog refresh --dry-run --address {server.address}\n" in result.stderr
+
+
+def test_what_a_gate_refused_is_accepted_by_the_command_that_is_shown(server: Server, upstream: Upstream) -> None:
+    upstream.document["providers"]["openai"]["models"] = {}
+    upstream.publish()
+    result = refresh(server.address, "--dry-run")
+    assert result.returncode == 1, result.stdout
+    assert "[GATE_REFUSED]" in result.stderr
+    assert "gate removed_models_of_provider: " in result.stderr
+    command = result.stderr.splitlines()[-1].partition("If upstream is right: ")[2]
+    accepted = run([*COMMAND, *shlex.split(command)[1:]])
+    assert accepted.returncode == 0, accepted.stderr
+    assert "dry run: nothing written" in accepted.stdout
+    assert "removed (" in accepted.stdout
 
 
 def test_on_a_terminal_there_is_a_bar(server: Server, upstream: Upstream) -> None:
@@ -433,7 +453,7 @@ async def test_a_wait_that_takes_too_long_says_that_the_run_goes_on(peer: Peer) 
     result = await ask(peer, "--timeout", "2")
     assert (result.returncode, result.stdout) == (2, "")
     assert "not over after 2 s; the run goes on" in result.stderr
-    assert "RefreshService/WatchRefreshStatus" in result.stderr
+    assert "RefreshService/CancelRefresh" in result.stderr
 
 
 async def test_a_server_that_cannot_answer_now_is_exit_code_2_with_its_reason(peer: Peer) -> None:

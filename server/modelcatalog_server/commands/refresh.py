@@ -97,8 +97,7 @@ def refresh(options: RefreshOptions) -> int:
         try:
             started = _start(client, options)
         except KeyboardInterrupt:
-            again = options.command_for(options.wanted, *_gate(options), "--request-id", options.request_id)
-            _say(f"interrupted before the server answered; this gives the run that may have begun: {again}")
+            _say(f"interrupted before the server answered; {_maybe_begun(options)}")
             return INTERRUPTED
         except CatalogError as error:
             _say(_describe_refusal(error, options))
@@ -146,7 +145,7 @@ def _follow(
     _print(ended, started, options)
     if ended.refresh.state in _SUCCESSES:
         return SUCCEEDED
-    for line in (*advise(ended.refresh, options.command_for), *_find_fallback(client, ended.refresh)):
+    for line in advise(ended.refresh, options.command_for):
         _say(line)
     return FAILED
 
@@ -168,19 +167,6 @@ def _read_back(client: ModelCatalogClient, last: Refresh) -> GetRefreshResponse:
     except CatalogError as error:
         _say(f"cannot read the report: {sanitize(str(error))}")
         return GetRefreshResponse(refresh=last)
-
-
-def _find_fallback(client: ModelCatalogClient, failed: Refresh) -> list[str]:
-    """Return a line about the full run that the server has begun in place of a failed one, if it has by now."""
-    try:
-        status = client.get_refresh_status()
-    except CatalogError:
-        return []
-    return [
-        f"the full refresh {each.id} stands in for it"
-        for each in (status.running, status.last_finished)
-        if each.fallback_of == failed.id
-    ]
 
 
 def _print(ended: GetRefreshResponse, started: StartRefreshResponse, options: RefreshOptions) -> None:
@@ -215,23 +201,19 @@ def _say_started(started: StartRefreshResponse, options: RefreshOptions) -> None
 
 def _how_to_go_on(started: StartRefreshResponse, options: RefreshOptions) -> str:
     """Say that the run goes on, how to watch it and how to end it."""
-    if started.already_running:  # the request id of who joined a run is not known to lead to it
-        watch = _grpcurl(started.refresh, "WatchRefreshStatus", options)
-    else:
-        watch = options.command_for(options.wanted, *_gate(options), "--request-id", options.request_id)
-    cancel = _grpcurl(started.refresh, "CancelRefresh", options)
-    return f"the run goes on\n  watch it:  {watch}\n  cancel it: {cancel}"
+    request = shlex.quote(json.dumps({"refresh_id": started.refresh.id}))
+    cancel = f"grpcurl -plaintext -d {request} {options.target} modelcatalog.v1.RefreshService/CancelRefresh"
+    return f"the run goes on\n  watch it:  {_command_again(options)}\n  cancel it: {cancel}"
 
 
-def _gate(options: RefreshOptions) -> list[str]:
-    return ["--override-gate", options.override_gate] if options.override_gate else []
+def _command_again(options: RefreshOptions) -> str:
+    """Return the command that gives the same run, started or joined, whether it is over or not."""
+    gate = ["--override-gate", options.override_gate] if options.override_gate else []
+    return options.command_for(options.wanted, *gate, "--request-id", options.request_id)
 
 
-def _grpcurl(refresh: Refresh, method: str, options: RefreshOptions) -> str:
-    request = json.dumps({"refresh_id": refresh.id})
-    return shlex.join(
-        ["grpcurl", "-plaintext", "-d", request, options.target, f"modelcatalog.v1.RefreshService/{method}"]
-    )
+def _maybe_begun(options: RefreshOptions) -> str:
+    return f"the run may have begun, then this gives it back, else a new one: {_command_again(options)}"
 
 
 def _describe_refusal(error: CatalogError, options: RefreshOptions) -> str:
@@ -242,8 +224,7 @@ def _describe_refusal(error: CatalogError, options: RefreshOptions) -> str:
             " --address or MODELCATALOG_LISTEN say where it is"
         )
     if isinstance(error, DeadlineExceededError):
-        again = options.command_for(options.wanted, *_gate(options), "--request-id", options.request_id)
-        return f"the server at {options.target} did not answer in time; this gives the run that may have begun: {again}"
+        return f"the server at {options.target} did not answer in time; {_maybe_begun(options)}"
     if isinstance(error, AlreadyExistsError):
         return f"{sanitize(str(error))}; leave out --request-id for a new run"
     return sanitize(str(error))

@@ -35,6 +35,7 @@ _NEXT_STEPS = {
     "DATABASE_UNAVAILABLE": "look after the database, then: {again}",
     "REFRESH_CANCELLED": "it was stopped on request; to start it again: {again}",
 }
+_FOLLOWED_BY_FULL = ("UPSTREAM_UNAVAILABLE", "UPSTREAM_INVALID", "DATABASE_UNAVAILABLE", "INTERNAL")
 _OTHER_STEP = "the server's log says more about refresh {id}; to try again: {again}"
 
 
@@ -221,11 +222,13 @@ def advise(refresh: Refresh, command_for: Callable[..., str]) -> Iterator[str]:
         step = _NEXT_STEPS.get(error.reason, _OTHER_STEP)
         gate = ["--override-gate", refresh.override_gate] if refresh.override_gate else []
         yield step.format(id=refresh.id, again=command_for(refresh, *gate))
+        if error.reason in _FOLLOWED_BY_FULL and refresh.type == Refresh.TYPE_INCREMENTAL and not refresh.validate_only:
+            yield "the server itself tries a full refresh, MODELCATALOG_REFRESH_FALLBACK_SECONDS after this one"
 
 
 def _advise_on_gate(refresh: Refresh, error: GateRefusedError, command_for: Callable[..., str]) -> Iterator[str]:
     gate = error.metadata.get("gate", "")
-    figures = [f"{name} {value}" for name, value in error.metadata.items() if name not in _GATE_DETAILS]
+    figures = [f"{name} {value}" for name, value in sorted(error.metadata.items()) if name not in _GATE_DETAILS]
     yield f"gate {sanitize(gate)}: {sanitize(', '.join(figures)) or 'no figures'}"
     if examples := error.metadata.get("examples"):
         yield f"for example: {sanitize(examples.replace(',', ', '))}"

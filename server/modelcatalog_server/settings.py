@@ -12,8 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from modelcatalog_server.domain.errors import StartupError
 from modelcatalog_server.refresh.gates import GateLimits
-from modelcatalog_server.refresh.policy import RefreshPolicy, RetryPolicy
-from modelcatalog_server.refresh.retention import RetentionPolicy
+from modelcatalog_server.refresh.policy import RefreshPolicy, RetentionPolicy, RetryPolicy
 from modelcatalog_server.refresh.schedule import Schedule, check_cron
 
 PREFIX = "MODELCATALOG_"

@@ -1,4 +1,4 @@
-"""How refreshes are retried and looked after."""
+"""How refreshes are retried and looked after, and how long what they leave is kept."""
 
 from __future__ import annotations
 
@@ -53,3 +53,18 @@ class RefreshPolicy:
     lease: timedelta = timedelta(seconds=20)
     sweep: timedelta = timedelta(seconds=5)
     fallback_delay: timedelta | None = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionPolicy:
+    """How long things are kept.
+
+    Attributes:
+        events: Of refreshes; resume tokens are good for 24 h. The event that ended a run is kept as long as the run.
+        refreshes: Runs that made no revision; the others are kept for good.
+        audit: Entries of the audit log.
+    """
+
+    events: timedelta = timedelta(days=7)
+    refreshes: timedelta = timedelta(days=400)
+    audit: timedelta = timedelta(days=400)

@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
 import structlog
 
 from modelcatalog_server.domain.ports import AuditLog, RefreshStore
+from modelcatalog_server.refresh.policy import RetentionPolicy
 
 _log = structlog.get_logger(__name__)
 
 _INTERVAL = timedelta(hours=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetentionPolicy:
-    """How long things are kept.
-
-    Attributes:
-        events: Of refreshes; resume tokens are good for 24 h. The event that ended a run is kept as long as the run.
-        refreshes: Runs that made no revision; the others are kept for good.
-        audit: Entries of the audit log.
-    """
-
-    events: timedelta = timedelta(days=7)
-    refreshes: timedelta = timedelta(days=400)
-    audit: timedelta = timedelta(days=400)
 
 
 class Retention:

@@ -113,6 +113,10 @@ test-floor: $(FLOOR_VENV)/.done ## The client's tests on the oldest versions tha
 bench-load: $(VENV)/.server ## How long a refresh takes, from body received to committed.
 	@$(BIN)/python bench/load.py
 
+.PHONY: bench-refresh
+bench-refresh: $(VENV)/.server ## What a refresh costs by what changed: time, event loop, memory. ARGS="--sizes 1" for a part.
+	@$(BIN)/python bench/refresh.py $(ARGS)
+
 .PHONY: clean
 clean: ## Remove the environments and caches. The data directory stays.
 	rm -rf $(VENV) $(GENERATE_VENV) $(FLOOR_VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info

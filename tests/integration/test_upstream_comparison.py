@@ -15,7 +15,7 @@ from modelcatalog_server.domain.errors import RefreshError, UpstreamInvalidError
 from modelcatalog_server.domain.models import Source
 from modelcatalog_server.domain.refresh import Difference, KnownState, Payload
 from modelcatalog_server.modelsdev.comparison import SpawnedComparison
-from modelcatalog_server.modelsdev.decode import compare_payload
+from modelcatalog_server.modelsdev.sift import compare_payload
 from upstream_server import recorded
 
 SOURCE = Source(url="https://models.dev/catalog.json?type=all", snapshot="0" * 64)
@@ -36,13 +36,30 @@ ENDLESS = Payload(
     % b",".join(b'"m%d": {"name": 1}' % number for number in range(400_000)),
 )
 
-#: A server that starts a comparison, says so and hangs. Without a main guard: nothing may run it again.
+#: A server that has a large payload compared, says so and hangs. Without a main guard: nothing may run it again.
 SERVER = """
 import asyncio
+from modelcatalog_server.domain.models import Source
+from modelcatalog_server.domain.refresh import KnownState, Payload
 from modelcatalog_server.modelsdev.comparison import SpawnedComparison
+
+models = ",".join('"m%d": {"name": 1}' % number for number in range(30_000))
+payload = Payload(
+    source=Source(url="", snapshot=""),
+    catalog=('{"providers": {"p": {"id": "p", "name": "P", "models": {%s}}}}' % models).encode(),
+)
+known = KnownState(
+    models={},
+    removed_models={},
+    providers={},
+    removed_providers=frozenset(),
+    canonical_models={},
+    removed_canonical_models=frozenset(),
+)
 
 async def main():
     async with SpawnedComparison() as comparison:
+        await comparison.compare(payload, known, provider_id=None, full=False)
         print(comparison._process.pid, flush=True)
         await asyncio.Event().wait()
 
@@ -95,6 +112,7 @@ async def test_takes_one_question_after_the_other() -> None:
 
 async def test_leaves_no_process_behind() -> None:
     async with SpawnedComparison() as comparison:
+        await compare(comparison, CATALOG)
         pid = pid_of(comparison)
         assert not is_gone(pid)
     assert is_gone(pid)

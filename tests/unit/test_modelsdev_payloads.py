@@ -13,7 +13,7 @@ import pytest
 
 from modelcatalog_server.domain.models import CanonicalRecord, ModelRecord, Prices, Pricing, ProviderRecord, Source
 from modelcatalog_server.domain.refresh import Difference, KnownState, Payload, RefreshCounts
-from modelcatalog_server.modelsdev.decode import compare_payload
+from modelcatalog_server.modelsdev.sift import compare_payload
 from upstream_server import recorded
 
 JSON = dict[str, Any]

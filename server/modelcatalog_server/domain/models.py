@@ -10,12 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 
 #: What upstream's absent ``type`` means, by its own rule.
 DEFAULT_TYPE = "chat"
 
 #: What upstream's absent ``status`` means, by its own rule.
 DEFAULT_STATUS = "active"
+
+
+class RecordKind(StrEnum):
+    """What upstream's document is made of."""
+
+    PROVIDER = "PROVIDER"
+    MODEL = "MODEL"
+    CANONICAL_MODEL = "CANONICAL_MODEL"
 
 
 def model_id(provider_id: str, upstream_id: str) -> str:

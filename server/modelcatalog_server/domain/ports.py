@@ -48,9 +48,9 @@ class Upstream(Protocol):
 
 
 class PayloadComparison(Protocol):
-    """Decodes a payload record by record and finds what differs, off the event loop. An async context manager.
+    """Decodes what is new in a payload, record by record, and finds what differs. An async context manager.
 
-    Entering it begins to start whatever does the work, so that this overlaps with the fetch.
+    Reads do not feel it. Whatever does the work is started when it is needed, and ends with the context.
     """
 
     async def __aenter__(self) -> PayloadComparison: ...
@@ -287,7 +287,7 @@ class RefreshStore(Protocol):
         ...
 
     async def get_known_state(self, provider_id: str | None) -> KnownState:
-        """Return the content hashes of what the catalog holds; with ``provider_id`` only that provider's models."""
+        """Return the hashes of what the catalog holds; with ``provider_id`` only that provider's models."""
         ...
 
     async def get_prices(self, model_ids: Sequence[str]) -> Mapping[str, Prices]:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from modelcatalog_server.domain.models import CanonicalRecord, ModelRecord, ProviderRecord, Source
+from modelcatalog_server.domain.models import CanonicalRecord, ModelRecord, ProviderRecord, RecordKind, Source
 
 
 class State(StrEnum):
@@ -179,7 +179,10 @@ class Payload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownState:
-    """Content hashes of what the catalog holds, by id. Removed ones are apart, so that their return is noticed."""
+    """Content hashes of what the catalog holds, by id. Removed ones are apart, so that their return is noticed.
+
+    ``source_hashes`` tell of listed records from which text they were decoded: the same text need not be decoded again.
+    """
 
     models: Mapping[str, str]
     removed_models: Mapping[str, str]
@@ -187,6 +190,7 @@ class KnownState:
     removed_providers: frozenset[str]
     canonical_models: Mapping[str, str]
     removed_canonical_models: frozenset[str]
+    source_hashes: Mapping[RecordKind, Mapping[str, bytes]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,8 +229,9 @@ class Difference:
     """What has to be written so that the catalog says what the payload says.
 
     ``models`` are the records to write: added, changed and revived ones, and in a full refresh the unchanged ones too;
-    ``touched_models`` are the ids among them that get a new version. ``duplicate_ids``: ids that the payload has
-    more than once, so that nobody can say which record is meant.
+    ``touched_models`` are the ids among them that get a new version. ``source_hashes`` are those to store from now on,
+    ``None`` for one to forget; they may differ where no record does. ``duplicate_ids`` are JSON pointers of the keys
+    that the payload has more than once, the first hundred: all but one of their values went unseen.
     """
 
     counts: RefreshCounts
@@ -240,6 +245,7 @@ class Difference:
     touched_canonical_models: frozenset[str] = frozenset()
     removed_canonical_models: tuple[str, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
+    source_hashes: Mapping[RecordKind, Mapping[str, bytes | None]] = field(default_factory=dict)
     duplicate_ids: tuple[str, ...] = ()
 
     @property

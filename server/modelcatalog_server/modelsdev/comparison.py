@@ -1,4 +1,4 @@
-"""Decoding and comparing off the event loop, in a process of its own."""
+"""Sifting, decoding and comparing so that reads do not feel it: in slices, and much of it in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,48 +6,61 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
 from typing import IO, Self
 
 from msgspec.msgpack import Decoder
 
-from modelcatalog_server.domain.errors import RefreshError, UpstreamInvalidError
-from modelcatalog_server.domain.models import ModelRecord
+import modelcatalog_server
+from modelcatalog_server.domain.errors import RefreshError
 from modelcatalog_server.domain.refresh import Difference, KnownState, Payload
-from modelcatalog_server.modelsdev.comparison_process import Answer, ModelSlice, Question, read_frame, write_frame
+from modelcatalog_server.modelsdev.comparison_process import Question, Reply, read_frame, write_frame
+from modelcatalog_server.modelsdev.decode import Answer, RecordDecoder, Task
+from modelcatalog_server.modelsdev.sift import Sift
 
-_PROGRAM = "modelcatalog_server.modelsdev.comparison_process"
+#: Text that is decoded in this process: as much as takes the time in which another one would only just have started.
+_IN_PLACE_BYTES = 256 * 1024
+_SLICE_S = 0.001
+_BATCH_TASKS = 100  # the answer takes about a millisecond of the event loop
+_BATCH_BYTES = 256 * 1024
 
-_answers = Decoder(Answer)
-_slices = Decoder(ModelSlice)
+# Without site, which takes as long as the rest: our own path is good for the process too.
+_BOOT = (
+    "import sys; sys.path[:] = sys.argv[2:]; from modelcatalog_server.modelsdev.comparison_process import main; main()"
+)
+
+_replies = Decoder(Reply)
 
 
 class SpawnedComparison:
     """Fills the port ``PayloadComparison``. Takes one question at a time; a failed one ends the process.
 
-    A plain child with two pipes. An executor of :mod:`multiprocessing` would run the server's main module again in the
-    child, leave a resource tracker behind, and hand the result over as one pickle that stops the event loop for a third
-    of a second.
+    The payload is sifted on the event loop, in slices of a millisecond. Of the records that remain a few are decoded
+    likewise; more are decoded by a process, which is started for the first of them.
 
-    The process ends with this one: its input closes, and on Linux the kernel kills it when the *thread* that entered
+    It is a plain child with two pipes. An executor of :mod:`multiprocessing` would run the server's main module again
+    in the child, leave a resource tracker behind, and hand the result over as one pickle that stops the event loop for
+    a third of a second.
+
+    The process ends with this one: its input closes, and on Linux the kernel kills it when the *thread* that started it
     ends, which is the event loop's.
     """
 
     def __init__(self) -> None:
+        self._is_open = False
         self._process: subprocess.Popen[bytes] | None = None
 
     async def __aenter__(self) -> Self:
-        """Start the process. It imports its modules while the caller fetches.
-
-        Raises:
-            RefreshError: It cannot be started.
-        """
-        self._process = _start()
+        """Begin. Nothing is started before it is needed."""
+        self._is_open = True
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """End the process, whatever it is doing."""
+        """End the process, if there is one, whatever it is doing."""
+        self._is_open = False
         process, self._process = self._process, None
         if process is not None:
             process.kill()  # at once, so that nothing is left even if what follows is cancelled
@@ -60,44 +73,90 @@ class SpawnedComparison:
             UpstreamInvalidError: The payload as a whole is no catalog.
             RefreshError: The process failed.
         """
-        process = self._process
-        if process is None or process.stdin is None or process.stdout is None:
+        if not self._is_open:
             raise RefreshError("the comparison has not been started")
+        sift = Sift(payload, known, provider_id=provider_id, full=full)
+        sifting = sift.steps()
+        while sift.waiting_bytes <= _IN_PLACE_BYTES:
+            if not await _advance(sifting):
+                answers = [await _decode_in_place(sift, full=full)]
+                break
+        else:
+            answers = await self._decode_in_process(sift, sifting, full=full)
+        return await asyncio.to_thread(sift.conclude, answers)
+
+    async def _decode_in_process(self, sift: Sift, sifting: Iterator[None], *, full: bool) -> list[Answer]:
+        process = self._process = self._process or _start()
+        if process.stdin is None or process.stdout is None:
+            raise RefreshError("the comparison process has no pipes")
+        reading = asyncio.create_task(_read_answers(process.stdout), name="comparison-answers")
         try:
-            question = Question(payload=payload, known=known, provider_id=provider_id, full=full)
-            await asyncio.to_thread(write_frame, process.stdin, question)
-            answer = _answers.decode(await asyncio.to_thread(read_frame, process.stdout))
-            if answer.difference is None:
-                raise UpstreamInvalidError(answer.invalid)
-            return replace(answer.difference, models=await _read_models(process.stdout, answer.slices))
+            while await _advance(sifting):
+                if sift.waiting_bytes >= _BATCH_BYTES:
+                    await _send(process.stdin, sift.take_tasks(), full=full)
+            await _send(process.stdin, sift.take_tasks(), full=full)
+            await asyncio.to_thread(write_frame, process.stdin, Question(is_last=True))
+            return await reading
         except (EOFError, BrokenPipeError) as error:
             status = await asyncio.to_thread(process.wait)
             raise RefreshError(f"the comparison process ended {_how(status)} and gave no result") from error
-        except asyncio.CancelledError:
+        except BaseException:
             process.kill()  # or its answer would be taken for that to the next question
             raise
+        finally:
+            reading.cancel()
+            await asyncio.wait({reading})
+            if not reading.cancelled():
+                reading.exception()  # it has been raised, or something worse has
+
+
+async def _advance(steps: Iterator[None]) -> bool:
+    """Work for a slice of time, then let others run. Returns whether anything is left to do."""
+    end = perf_counter() + _SLICE_S
+    for _ in steps:
+        if perf_counter() >= end:
+            await asyncio.sleep(0)
+            return True
+    return False
+
+
+async def _decode_in_place(sift: Sift, *, full: bool) -> Answer:
+    answer = Answer()
+    decoding = RecordDecoder(full=full).steps(sift.take_tasks(), answer)
+    while await _advance(decoding):
+        pass
+    return answer
+
+
+async def _send(stream: IO[bytes], tasks: list[Task], *, full: bool) -> None:
+    for start in range(0, len(tasks), _BATCH_TASKS):
+        question = Question(full=full, tasks=tasks[start : start + _BATCH_TASKS])
+        await asyncio.to_thread(write_frame, stream, question)
+
+
+async def _read_answers(stream: IO[bytes]) -> list[Answer]:
+    answers: list[Answer] = []
+    while True:
+        # The thread's turn is also the event loop's: nothing stops it for longer than one answer takes.
+        reply = _replies.decode(await asyncio.to_thread(read_frame, stream))
+        if reply.is_last:
+            return answers
+        answers.append(reply.answer)
 
 
 def _start() -> subprocess.Popen[bytes]:
-    # -P: what is in the working directory is no module of ours.
-    command = [sys.executable, "-P", "-m", _PROGRAM, str(os.getpid())]
+    own = str(Path(modelcatalog_server.__path__[0]).parent)
+    # Without what stands for the working directory: what is there is no module of ours.
+    paths = [own, *(path for path in sys.path if path)]
     try:
         return subprocess.Popen(
-            command,
+            [sys.executable, "-S", "-P", "-c", _BOOT, str(os.getpid()), *paths],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C in the terminal is the server's to handle
         )
     except OSError as error:
         raise RefreshError(f"the comparison process cannot be started: {error.strerror}") from error
-
-
-async def _read_models(stream: IO[bytes], slices: int) -> tuple[ModelRecord, ...]:
-    models: ModelSlice = []
-    for _ in range(slices):
-        # The thread's turn is also the event loop's: nothing stops it for longer than one slice takes.
-        models += _slices.decode(await asyncio.to_thread(read_frame, stream))
-    return tuple(models)
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:

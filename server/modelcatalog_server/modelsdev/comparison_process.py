@@ -1,8 +1,7 @@
-"""The process that decodes and compares, and what it says over its pipes.
+"""The process that decodes, and what it says over its pipes.
 
-A frame is its length and a MessagePack message. One :class:`Question` in; one :class:`Answer` out, followed by as many
-frames of :data:`ModelSlice` as it says. The slices exist so that the reader can decode the thousands of records of a
-first load in pieces of a few milliseconds.
+A frame is its length and a MessagePack message. For each :class:`Question` that comes in a :class:`Reply` goes out,
+while the next one is still being put together. What it imports is what starting it costs.
 """
 
 from __future__ import annotations
@@ -13,21 +12,13 @@ import os
 import signal
 import struct
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import IO
 
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 
-from modelcatalog_server.domain.errors import UpstreamInvalidError
-from modelcatalog_server.domain.models import ModelRecord
-from modelcatalog_server.domain.refresh import Difference, KnownState, Payload
-from modelcatalog_server.modelsdev.decode import compare_payload
+from modelcatalog_server.modelsdev.decode import Answer, RecordDecoder, Task
 
-ModelSlice = list[ModelRecord]
-
-_SLICE_MODELS = 200
 _LENGTH = struct.Struct(">Q")
 _PR_SET_PDEATHSIG = 1
 _NICENESS = 10
@@ -36,23 +27,21 @@ _encoder = Encoder()
 
 
 class Question(Struct):
-    """The arguments of a comparison."""
+    """Some tasks of a payload. With the last one the next payload begins; ``full`` is the same in all of one."""
 
-    payload: Payload
-    known: KnownState
-    provider_id: str | None
-    full: bool
-
-
-class Answer(Struct):
-    """A difference, whose models follow in ``slices`` frames, or why the payload is no catalog."""
-
-    difference: Difference | None = None
-    slices: int = 0
-    invalid: str = ""
+    full: bool = False
+    tasks: list[Task] = []
+    is_last: bool = False
 
 
-def write_frame(stream: IO[bytes], message: Question | Answer | ModelSlice) -> None:
+class Reply(Struct):
+    """What became of a question's tasks."""
+
+    answer: Answer
+    is_last: bool
+
+
+def write_frame(stream: IO[bytes], message: Question | Reply) -> None:
     """Send one message."""
     body = _encoder.encode(message)
     stream.write(_LENGTH.pack(len(body)))
@@ -82,28 +71,16 @@ def main() -> None:
     os.nice(_NICENESS)  # whoever reads the catalog goes first
     gc.disable()  # nothing here makes cycles, and the process is short-lived
     questions = Decoder(Question)
+    decoder: RecordDecoder | None = None
     while True:
         try:
             question = questions.decode(read_frame(sys.stdin.buffer))
         except EOFError:
             return
-        for message in _answer(question):
-            write_frame(sys.stdout.buffer, message)
-
-
-def _answer(question: Question) -> Iterator[Answer | ModelSlice]:
-    try:
-        difference = compare_payload(
-            question.payload, question.known, provider_id=question.provider_id, full=question.full
-        )
-    except UpstreamInvalidError as error:
-        yield Answer(invalid=str(error))
-        return
-    models = difference.models
-    starts = range(0, len(models), _SLICE_MODELS)
-    yield Answer(difference=replace(difference, models=()), slices=len(starts))
-    for start in starts:
-        yield list(models[start : start + _SLICE_MODELS])
+        decoder = decoder or RecordDecoder(full=question.full)
+        write_frame(sys.stdout.buffer, Reply(decoder.answer(question.tasks), question.is_last))
+        if question.is_last:
+            decoder = None
 
 
 def _end_with_parent(parent: int) -> None:
@@ -112,7 +89,3 @@ def _end_with_parent(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the call
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -14,12 +14,16 @@ from modelcatalog_server.domain.refresh import Difference, KnownState, Quarantin
 class DecodedCatalog:
     """A payload, record by record. ``quarantined_*`` are the records that could not be read, by id.
 
+    ``unchanged_*`` are ids of records that say what the catalog says, so that nobody needs to see them.
     ``canonical_models`` is ``None`` when the payload says nothing about them, which is not "there are none".
     """
 
     models: Sequence[ModelRecord]
     providers: Sequence[ProviderRecord]
     canonical_models: Sequence[CanonicalRecord] | None
+    unchanged_models: Set[str] = frozenset()
+    unchanged_providers: Set[str] = frozenset()
+    unchanged_canonical_models: Set[str] = frozenset()
     quarantined_models: Mapping[str, Quarantined] = field(default_factory=dict)
     quarantined_providers: Mapping[str, Quarantined] = field(default_factory=dict)
     quarantined_canonical_models: Mapping[str, Quarantined] = field(default_factory=dict)
@@ -38,6 +42,7 @@ def compare(decoded: DecodedCatalog, known: KnownState, *, provider_id: str | No
         decoded.models,
         known.models,
         known.removed_models,
+        unchanged=decoded.unchanged_models,
         kept=decoded.quarantined_models,
         kept_providers=decoded.quarantined_providers,
         full=full,
@@ -46,6 +51,7 @@ def compare(decoded: DecodedCatalog, known: KnownState, *, provider_id: str | No
         decoded.providers,
         known.providers,
         known.removed_providers,
+        unchanged=decoded.unchanged_providers,
         kept=decoded.quarantined_providers,
         full=full,
     )
@@ -53,17 +59,18 @@ def compare(decoded: DecodedCatalog, known: KnownState, *, provider_id: str | No
         decoded.canonical_models or (),
         known.canonical_models,
         known.removed_canonical_models,
+        unchanged=decoded.unchanged_canonical_models,
         kept=known.canonical_models if decoded.canonical_models is None else decoded.quarantined_canonical_models,
         full=full,
     )
     return Difference(
         counts=RefreshCounts(
-            seen=len(decoded.models) + len(decoded.quarantined_models),
+            seen=len(decoded.models) + len(decoded.unchanged_models) + len(decoded.quarantined_models),
             added=len(models.added),
             changed=len(models.changed),
             removed=len(models.removed),
             revived=len(models.revived),
-            unchanged=len(decoded.models) - len(models.touched),
+            unchanged=len(decoded.models) + len(decoded.unchanged_models) - len(models.touched),
             quarantined=len(decoded.quarantined_models),
         ),
         models=models.written,
@@ -114,11 +121,12 @@ def _sort_out(
     known: Mapping[str, str],
     known_removed: Collection[str],
     *,
-    kept: Collection[str],
+    unchanged: Set[str],
+    kept: Mapping[str, object],
     kept_providers: Collection[str] = (),
     full: bool,
 ) -> _Sorted[_R]:
-    """Tell records apart by the catalog's content hashes. ``kept``: ids that must not count as removed."""
+    """Tell records apart by the catalog's content hashes. Neither ``unchanged`` nor ``kept`` ids count as removed."""
     added, changed, revived = set(), set(), set()
     for record in records:
         if record.id in known:
@@ -129,8 +137,7 @@ def _sort_out(
         else:
             added.add(record.id)
     touched = added | changed | revived
-    seen = {record.id for record in records}
-    gone = (id_ for id_ in known if id_ not in seen and id_ not in kept)
+    gone = known.keys() - unchanged - {record.id for record in records} - kept.keys()
     return _Sorted(
         added=frozenset(added),
         changed=frozenset(changed),
@@ -147,6 +154,8 @@ def _limit(decoded: DecodedCatalog, known: KnownState, provider_id: str) -> tupl
             models=[model for model in decoded.models if model.provider_id == provider_id],
             providers=[provider for provider in decoded.providers if provider.id == provider_id],
             canonical_models=None,
+            unchanged_models={id_ for id_ in decoded.unchanged_models if _provider_of(id_) == provider_id},
+            unchanged_providers=decoded.unchanged_providers & {provider_id},
             quarantined_models=_of_provider(decoded.quarantined_models, provider_id),
             quarantined_providers=_only(decoded.quarantined_providers, provider_id),
         ),

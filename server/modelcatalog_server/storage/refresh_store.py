@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
@@ -12,7 +12,7 @@ import psycopg
 from psycopg.rows import DictRow
 
 from modelcatalog_server.domain.errors import OwnerLostError, RefreshCancelledError
-from modelcatalog_server.domain.models import Prices
+from modelcatalog_server.domain.models import Prices, RecordKind
 from modelcatalog_server.domain.ports import CatalogState, KnownRequest, MessageEncoder, Progress
 from modelcatalog_server.domain.refresh import (
     Difference,
@@ -188,18 +188,23 @@ class PostgresRefreshes:
             return await _record(connection, refresh, kind, done=done, total=total, message=message)
 
     async def get_known_state(self, provider_id: str | None) -> KnownState:
-        """Return the content hashes of what the catalog holds."""
+        """Return the hashes of what the catalog holds."""
         async with self._pools.reading() as connection:
-            models = await _fetch_all(connection, _APPLY["get_known_models"], provider_id=provider_id)
-            providers = await _fetch_all(connection, _APPLY["get_known_providers"], provider_id=provider_id)
-            canonical = await _fetch_all(connection, _APPLY["get_known_canonical_models"])
+            models = await _read_known(connection, _APPLY["get_known_models"], provider_id=provider_id)
+            providers = await _read_known(connection, _APPLY["get_known_providers"], provider_id=provider_id)
+            canonical = await _read_known(connection, _APPLY["get_known_canonical_models"])
         return KnownState(
-            models=_hashes(models, "model_id", removed=False),
-            removed_models=_hashes(models, "model_id", removed=True),
-            providers=_hashes(providers, "id", removed=False),
-            removed_providers=frozenset(_hashes(providers, "id", removed=True)),
-            canonical_models=_hashes(canonical, "id", removed=False),
-            removed_canonical_models=frozenset(_hashes(canonical, "id", removed=True)),
+            models=models.listed,
+            removed_models=models.removed,
+            providers=providers.listed,
+            removed_providers=frozenset(providers.removed),
+            canonical_models=canonical.listed,
+            removed_canonical_models=frozenset(canonical.removed),
+            source_hashes={
+                RecordKind.PROVIDER: providers.source_hashes,
+                RecordKind.MODEL: models.source_hashes,
+                RecordKind.CANONICAL_MODEL: canonical.source_hashes,
+            },
         )
 
     async def get_prices(self, model_ids: Sequence[str]) -> Mapping[str, Prices]:
@@ -331,34 +336,49 @@ class PostgresRefreshes:
         return read_refresh(row["refresh"]) if row else None
 
     async def _stage(self, connection: Connection, difference: Difference, progress: Progress) -> None:
-        """Fill the staging tables, before anything is locked."""
-        for table in ("providers", "models", "canonical_models", "benchmarks"):
-            await connection.execute(_APPLY[f"create_staged_{table}"])
+        """Fill the staging tables, before anything is locked. What there is nothing of has no table."""
         total = len(difference.models)
-        models = (staging.model_row(record, self._encode(record)) for record in difference.models)
-        copy = staging.copy_rows
-        await copy(connection, _APPLY["copy_staged_providers"], map(staging.provider_row, difference.providers))
-        await copy(connection, _APPLY["copy_staged_models"], models, lambda done: progress(done, total))
         canonical = difference.canonical_models
-        await copy(connection, _APPLY["copy_staged_canonical_models"], map(staging.canonical_row, canonical))
-        await copy(connection, _APPLY["copy_staged_benchmarks"], staging.benchmark_rows(canonical))
+        if difference.providers:
+            await _fill(connection, "providers", map(staging.provider_row, difference.providers))
+        if difference.models:
+            models = (staging.model_row(record, self._encode(record)) for record in difference.models)
+            await _fill(connection, "models", models, lambda done: progress(done, total))
+        if canonical:
+            await _fill(connection, "canonical_models", map(staging.canonical_row, canonical))
+        if canonical or difference.removed_canonical_models:
+            await _fill(connection, "benchmarks", staging.benchmark_rows(canonical))
+        if any(difference.source_hashes.values()):
+            await _fill(connection, "source_hashes", staging.source_hash_rows(difference.source_hashes))
+
+
+async def _fill(
+    connection: Connection, table: str, rows: Iterable[staging.Row], progress: Callable[[int], None] | None = None
+) -> None:
+    await connection.execute(_APPLY[f"create_staged_{table}"])
+    await staging.copy_rows(connection, _APPLY[f"copy_staged_{table}"], rows, progress)
 
 
 async def _merge(connection: Connection, difference: Difference, parameters: dict[str, Any]) -> None:
     """Bring the current rows to what the payload says. Providers first: models refer to them."""
-    canonical_ids = [record.id for record in difference.canonical_models] + list(difference.removed_canonical_models)
-    steps: list[tuple[str, dict[str, Any]]] = [
-        ("merge_providers", {}),
-        ("merge_models", {}),
-        ("merge_canonical_models", {}),
-        ("remove_providers", {"ids": list(difference.removed_providers)}),
-        ("remove_models", {"ids": list(difference.removed_models)}),
-        ("remove_canonical_models", {"ids": list(difference.removed_canonical_models)}),
-        ("remove_benchmarks", {"canonical_ids": canonical_ids}),
-        ("merge_benchmarks", {}),
+    removed_canonical_ids = list(difference.removed_canonical_models)
+    canonical_ids = [record.id for record in difference.canonical_models] + removed_canonical_ids
+    hashes = any(difference.source_hashes.values())
+    steps: list[tuple[str, object, dict[str, Any]]] = [
+        ("merge_providers", difference.providers, {}),
+        ("merge_models", difference.models, {}),
+        ("merge_canonical_models", difference.canonical_models, {}),
+        ("remove_providers", difference.removed_providers, {"ids": list(difference.removed_providers)}),
+        ("remove_models", difference.removed_models, {"ids": list(difference.removed_models)}),
+        ("remove_canonical_models", removed_canonical_ids, {"ids": removed_canonical_ids}),
+        ("remove_benchmarks", canonical_ids, {"canonical_ids": canonical_ids}),
+        ("merge_benchmarks", canonical_ids, {}),
+        ("merge_source_hashes", hashes, {}),
+        ("forget_source_hashes", hashes, {}),
     ]
-    for name, extra in steps:
-        await connection.execute(_APPLY[name], {**parameters, **extra})
+    for name, is_needed, extra in steps:
+        if is_needed:
+            await connection.execute(_APPLY[name], {**parameters, **extra})
 
 
 async def _write_versions(connection: Connection, parameters: dict[str, Any]) -> None:
@@ -470,8 +490,27 @@ async def _now(connection: Connection) -> datetime:
     return at
 
 
-def _hashes(rows: list[DictRow], key: str, *, removed: bool) -> dict[str, str]:
-    return {row[key]: row["content_hash"] for row in rows if row["removed"] is removed}
+@dataclass(slots=True)
+class _Known:
+    """Hashes of the records of one kind, by id."""
+
+    listed: dict[str, str] = field(default_factory=dict)
+    removed: dict[str, str] = field(default_factory=dict)
+    source_hashes: dict[str, bytes] = field(default_factory=dict)
+
+
+async def _read_known(connection: Connection, statement: LiteralString, **parameters: Any) -> _Known:
+    known = _Known()
+    for row in await _fetch_all(connection, statement, **parameters):
+        ids = row["ids"].split("\n")
+        content_hashes = dict(zip(ids, row["content_hashes"].split("\n"), strict=True))
+        if row["removed"]:
+            known.removed = content_hashes
+            continue
+        known.listed = content_hashes
+        sources = zip(ids, row["source_hashes"].split("\n"), strict=True)
+        known.source_hashes = {id_: bytes.fromhex(hash_) for id_, hash_ in sources if hash_}
+    return known
 
 
 async def _fetch_one(connection: Connection, statement: LiteralString, **parameters: Any) -> DictRow | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, LiteralString
 
 from modelcatalog_server.domain.models import (
@@ -12,6 +12,7 @@ from modelcatalog_server.domain.models import (
     ModelRecord,
     Prices,
     ProviderRecord,
+    RecordKind,
 )
 from modelcatalog_server.storage.pools import Connection
 
@@ -93,6 +94,11 @@ def canonical_row(record: CanonicalRecord) -> Row:
 def benchmark_rows(records: Sequence[CanonicalRecord]) -> Iterable[Row]:
     """Yield the rows of ``staged_benchmarks`` for these canonical models."""
     return (_benchmark_row(record.id, benchmark) for record in records for benchmark in record.benchmarks)
+
+
+def source_hash_rows(hashes: Mapping[RecordKind, Mapping[str, bytes | None]]) -> Iterable[Row]:
+    """Yield the rows of ``staged_source_hashes``."""
+    return ((kind, id_, hash_) for kind, by_id in hashes.items() for id_, hash_ in by_id.items())
 
 
 def _benchmark_row(canonical_id: str, benchmark: BenchmarkRecord) -> Row:

@@ -1,30 +1,49 @@
 -- Writes of one refresh, in one transaction: staged rows come by COPY, each statement works on the whole set.
 
 -- name: get_known_models
--- Content hash of each model, and whether it is removed. provider_id NULL: of all providers.
+-- Ids of the listed and of the removed models, with their hashes in the same order. One text each, a line for a record:
+-- that takes a tenth of the time that thousands of rows do, and no id has a line break. provider_id NULL: of all providers.
 SELECT
-    model_id,
-    content_hash,
-    removed_at IS NOT NULL AS removed
-FROM models_metadata
-WHERE provider_id = %(provider_id)s OR %(provider_id)s::text IS NULL;
+    m.removed_at IS NOT NULL AS removed,
+    string_agg(m.model_id, E'\n') AS ids,
+    string_agg(m.content_hash, E'\n') AS content_hashes,
+    string_agg(coalesce(encode(s.source_hash, 'hex'), ''), E'\n') AS source_hashes
+FROM models_metadata AS m
+LEFT JOIN source_hashes AS s
+    ON
+        s.kind = 'MODEL'
+        AND s.id = m.model_id
+WHERE m.provider_id = %(provider_id)s OR %(provider_id)s::text IS NULL
+GROUP BY removed;
 
 -- name: get_known_providers
--- Content hash of each provider, and whether it is removed. provider_id NULL: of all providers.
+-- The same of the providers. provider_id NULL: of all providers.
 SELECT
-    id,
-    content_hash,
-    removed_at IS NOT NULL AS removed
-FROM llm_providers
-WHERE id = %(provider_id)s OR %(provider_id)s::text IS NULL;
+    m.removed_at IS NOT NULL AS removed,
+    string_agg(m.id, E'\n') AS ids,
+    string_agg(m.content_hash, E'\n') AS content_hashes,
+    string_agg(coalesce(encode(s.source_hash, 'hex'), ''), E'\n') AS source_hashes
+FROM llm_providers AS m
+LEFT JOIN source_hashes AS s
+    ON
+        s.kind = 'PROVIDER'
+        AND s.id = m.id
+WHERE m.id = %(provider_id)s OR %(provider_id)s::text IS NULL
+GROUP BY removed;
 
 -- name: get_known_canonical_models
--- Content hash of each canonical model, and whether it is removed.
+-- The same of the canonical models.
 SELECT
-    id,
-    content_hash,
-    removed_at IS NOT NULL AS removed
-FROM canonical_models;
+    m.removed_at IS NOT NULL AS removed,
+    string_agg(m.id, E'\n') AS ids,
+    string_agg(m.content_hash, E'\n') AS content_hashes,
+    string_agg(coalesce(encode(s.source_hash, 'hex'), ''), E'\n') AS source_hashes
+FROM canonical_models AS m
+LEFT JOIN source_hashes AS s
+    ON
+        s.kind = 'CANONICAL_MODEL'
+        AND s.id = m.id
+GROUP BY removed;
 
 -- name: lock_state
 -- Locks the one row that every writer of the catalog locks, until commit. It comes before the lock of any other row.
@@ -300,6 +319,49 @@ COPY staged_benchmarks (
     benchmark_date,
     metadata
 ) FROM STDIN;
+
+-- name: create_staged_source_hashes
+-- Source hashes to store, NULL for those to forget.
+CREATE TEMPORARY TABLE staged_source_hashes ON COMMIT DROP AS
+SELECT
+    kind,
+    id,
+    source_hash
+FROM source_hashes
+WITH NO DATA;
+
+-- name: copy_staged_source_hashes
+-- Column order of the rows that are staged.
+COPY staged_source_hashes (
+    kind,
+    id,
+    source_hash
+) FROM STDIN;
+
+-- name: merge_source_hashes
+-- Hashes of texts that were decoded. Writes what is staged, the same too: a full refresh leaves nothing to trust.
+INSERT INTO source_hashes (
+    kind,
+    id,
+    source_hash
+)
+SELECT
+    kind,
+    id,
+    source_hash
+FROM staged_source_hashes
+WHERE source_hash IS NOT NULL
+ON CONFLICT (kind, id) DO UPDATE
+SET source_hash = EXCLUDED.source_hash;
+
+-- name: forget_source_hashes
+-- Hashes of what is not listed, or has to be decoded again.
+DELETE FROM source_hashes AS h
+USING staged_source_hashes AS s
+WHERE
+    s.source_hash IS NULL
+    AND h.kind = s.kind
+    AND h.id = s.id;
 
 -- name: merge_providers
 -- New providers, and those that differ; policy (enabled) is not touched.

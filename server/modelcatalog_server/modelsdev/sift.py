@@ -1,0 +1,460 @@
+"""A payload to what has to be decoded of it: its documents split into the texts of their records, each text hashed.
+
+A record whose text has the hash that is stored for it, and that the catalog still lists, says what it said: it is
+seen, but not decoded. Most refreshes consist of such records alone.
+
+All of this happens on the event loop, so everything that is long is a generator of steps of some microseconds. Only the
+scans of a whole document are single calls, of some 3 ms a megabyte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import replace
+from importlib import resources
+from itertools import chain
+
+import msgspec
+from msgspec import DecodeError, Raw
+from msgspec.json import Decoder
+
+from modelcatalog_server.domain.errors import UpstreamInvalidError
+from modelcatalog_server.domain.models import CanonicalRecord, ModelRecord, ProviderRecord, RecordKind, model_id
+from modelcatalog_server.domain.refresh import Difference, KnownState, Payload, Quarantined
+from modelcatalog_server.modelsdev import wire
+from modelcatalog_server.modelsdev.decode import Answer, RecordDecoder, Task
+from modelcatalog_server.refresh.compare import DecodedCatalog, compare
+
+MAX_DUPLICATES = 100
+
+_MAX_KEY_CHARS = 100
+_HASH_BYTES = 16
+_SEARCH_BYTES = 1024 * 1024
+_MODELS_A_STEP = 16
+_TOKENS_A_STEP = 200
+_ESCAPE = re.compile(rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
+_HALF_PAIR_BYTES = len(rb"\ud8")
+#: A string (and whether it is a key), or a bracket.
+_TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[\[{]|([\]}])', re.DOTALL)
+
+#: What makes a text what it becomes: a change of one of these, and every text is decoded again.
+_DECODER_SOURCES = (
+    ("modelcatalog_server.modelsdev", ("sift.py", "decode.py", "derive.py", "wire.py")),
+    ("modelcatalog_server.domain", ("models.py",)),
+)
+
+_PROVIDER, _MODEL, _CANONICAL_MODEL = RecordKind
+_NO_JSON = (DecodeError, UnicodeDecodeError, RecursionError)
+
+_sections: Decoder[dict[str, dict[str, Raw]]] = Decoder(dict[str, dict[str, Raw]])
+
+
+def compare_payload(payload: Payload, known: KnownState, *, provider_id: str | None, full: bool) -> Difference:
+    """Return what differs from the catalog, all in one go.
+
+    Raises:
+        UpstreamInvalidError: The payload as a whole is no catalog.
+    """
+    sift = Sift(payload, known, provider_id=provider_id, full=full)
+    for _ in sift.steps():
+        pass
+    return sift.conclude([RecordDecoder(full=full).answer(sift.take_tasks())])
+
+
+class SourceHasher:
+    """Hashes the texts of records, each with all that makes it what it becomes.
+
+    Args:
+        decoder: What identifies the code that decodes.
+    """
+
+    def __init__(self, decoder: bytes) -> None:
+        def base(*ingredients: object) -> hashlib.blake2b:
+            return hashlib.blake2b(decoder + repr(ingredients).encode(), digest_size=_HASH_BYTES)
+
+        self._provider = base("provider")
+        self._canonical_model = base("canonical model")
+        flags = (False, True)
+        self._model = {(one, two): base("model", one, two) for one in flags for two in flags}
+
+    def hash_provider(self, text: bytes) -> bytes:
+        """Return the hash of a provider's text, its models left out."""
+        return _finish(self._provider, text)
+
+    def hash_canonical_model(self, text: Raw | bytes) -> bytes:
+        """Return the hash of a canonical model's text."""
+        return _finish(self._canonical_model, text)
+
+    def hash_model(self, text: Raw | bytes, *, by_id: bool, by_served_id: bool) -> bytes:
+        """Return the hash of a served model's text; what it can be linked by is part of what it becomes."""
+        return _finish(self._model[by_id, by_served_id], text)
+
+
+def _finish(base: hashlib.blake2b, text: Raw | bytes) -> bytes:
+    own = base.copy()
+    own.update(text)
+    return own.digest()
+
+
+def identify_decoder() -> bytes:
+    """Return a digest of the code that decodes; random where it cannot be read, so that no stored hash ever fits."""
+    digest = hashlib.blake2b(msgspec.__version__.encode(), digest_size=32)
+    try:
+        for package, names in _DECODER_SOURCES:
+            for name in names:
+                digest.update((resources.files(package) / name).read_bytes())
+    except OSError:
+        return os.urandom(digest.digest_size)
+    return digest.digest()
+
+
+_hasher = SourceHasher(identify_decoder())
+
+
+class Sift:
+    """One payload against what is known. Run ``steps`` to its end, have the tasks decoded, then conclude.
+
+    The tasks found so far can be taken at any time between two steps. With ``provider_id`` only that provider's records
+    are looked at; with ``full`` stored hashes are not.
+    """
+
+    def __init__(
+        self,
+        payload: Payload,
+        known: KnownState,
+        *,
+        provider_id: str | None,
+        full: bool,
+        hasher: SourceHasher = _hasher,
+    ) -> None:
+        self.waiting_bytes = 0  # of the tasks that can be taken
+        self._payload = payload
+        self._known = known
+        self._provider_id = provider_id
+        self._full = full
+        self._hasher = hasher
+        self._stored = {kind: known.source_hashes.get(kind, {}) for kind in RecordKind}
+        trusted = {} if full else self._stored
+        self._trusted_providers = trusted.get(_PROVIDER, {})
+        self._trusted_models = trusted.get(_MODEL, {})
+        self._trusted_canonical_models = trusted.get(_CANONICAL_MODEL, {})
+        self._tasks: list[Task] = []
+        self._hashes: dict[RecordKind, dict[str, bytes]] = {kind: {} for kind in RecordKind}
+        self._providers: dict[str, Raw] = {}
+        self._canonical_models: dict[str, Raw] = {}
+        self._seen: dict[str, list[str]] = {}  # ids of models by provider
+        self._model_counts: dict[str, int] = {}
+        self._bad_providers: dict[str, str] = {}
+        self._canonical_ids: Set[str] = frozenset()
+        self._new_canonical_ids: Set[str] = frozenset()
+        self._links_to_new: dict[str, set[str]] = {}
+        self._duplicates: list[str] = []
+
+    def steps(self) -> Iterator[None]:
+        """Find the records and what has to be decoded.
+
+        Raises:
+            UpstreamInvalidError: The payload as a whole is no catalog: no JSON, of another shape, or empty.
+        """
+        yield from self._split()
+        self._find_link_targets()
+        if self._provider_id is None:
+            for id_, raw in self._canonical_models.items():
+                self._sift_canonical_model(id_, raw)
+                yield
+        for id_, raw in self._providers.items():
+            yield from self._sift_provider(id_, raw)
+
+    def take_tasks(self) -> list[Task]:
+        """Return the tasks that were found since the last call, in the order that the decoder wants."""
+        tasks, self._tasks = self._tasks, []
+        self.waiting_bytes = 0
+        return tasks
+
+    def conclude(self, answers: Sequence[Answer]) -> Difference:
+        """Return what has to be written, once all tasks have been answered.
+
+        Raises:
+            UpstreamInvalidError: There is not one model.
+        """
+        decoded = self.collect(answers)
+        difference = compare(decoded, self._known, provider_id=self._provider_id, full=self._full)
+        return replace(
+            difference,
+            source_hashes=self._changed_hashes(decoded, difference),
+            duplicate_ids=tuple(self._duplicates),
+        )
+
+    def collect(self, answers: Sequence[Answer]) -> DecodedCatalog:
+        """Return the payload record by record, once all tasks have been answered. Raises as ``conclude`` does."""
+        bad = [record for answer in answers for record in answer.bad]
+        reasons = self._bad_providers | {record.id: record.reason for record in bad if record.kind is _PROVIDER}
+        bad_providers = {id_: _quarantine(reason, "providers", id_) for id_, reason in reasons.items()}
+        self._check_any_model(bad_providers)
+        bad_models = {
+            model_id(record.provider_id, record.id): _quarantine(
+                record.reason, "providers", record.provider_id, "models", record.id
+            )
+            for record in bad
+            if record.kind is _MODEL
+        }
+        bad_canonical_models = {
+            record.id: _quarantine(record.reason, "models", record.id)
+            for record in bad
+            if record.kind is _CANONICAL_MODEL
+        }
+        models = [record for answer in answers for record in answer.models]
+        providers = [record for answer in answers for record in answer.providers]
+        canonical_models = [record for answer in answers for record in answer.canonical_models]
+        seen = chain.from_iterable(ids for id_, ids in self._seen.items() if id_ not in bad_providers)
+        return DecodedCatalog(
+            models=models,
+            providers=providers,
+            # No canonical model at all is what a mirror without them says, not that they are gone.
+            canonical_models=canonical_models if self._canonical_models else None,
+            unchanged_models=set(seen) - {record.id for record in models} - bad_models.keys(),
+            unchanged_providers=self._seen.keys() - {record.id for record in providers} - bad_providers.keys(),
+            unchanged_canonical_models=self._canonical_models.keys()
+            - {record.id for record in canonical_models}
+            - bad_canonical_models.keys(),
+            quarantined_models=bad_models,
+            quarantined_providers=bad_providers,
+            quarantined_canonical_models=bad_canonical_models,
+        )
+
+    # --- documents to records
+
+    def _split(self) -> Iterator[None]:
+        payload = self._payload
+        if payload.catalog is not None:
+            yield from self._split_catalog((yield from _make_readable(payload.catalog)))
+        else:
+            api = yield from _make_readable(payload.api or b"")
+            self._providers = yield from self._split_object(api, "api.json", "providers")
+            models = yield from _make_readable(b"{}" if payload.models is None else payload.models)
+            self._canonical_models = yield from self._split_object(models, "models.json", "models")
+        if not self._providers:
+            raise UpstreamInvalidError("the payload has no providers")
+
+    def _split_catalog(self, body: bytes) -> Iterator[None]:
+        with suppress(*_NO_JSON):  # of another shape, perhaps: the way below says what is wrong, or that nothing is
+            sections = _sections.decode(body)
+            size = _size_of_keys(sections) + sum(map(_compact_size, sections.values()))
+            if len(body) == size and sections.keys() & {"providers", "models"}:
+                self._providers = sections.get("providers", {})
+                self._canonical_models = sections.get("models", {})
+                return
+        document = yield from self._split_object(body, "catalog.json")
+        if not document.keys() & {"providers", "models"}:
+            raise UpstreamInvalidError('catalog.json has neither "providers" nor "models"')
+        for name in ("providers", "models"):
+            members = yield from self._split_object(document.get(name, b"{}"), f'"{name}" of catalog.json', name)
+            if name == "providers":
+                self._providers = members
+            else:
+                self._canonical_models = members
+
+    def _split_object(self, raw: Raw | bytes, name: str, *path: str) -> Generator[None, None, dict[str, Raw]]:
+        try:
+            members = wire.read_object(raw)
+        except wire.InvalidRecordError as error:
+            raise UpstreamInvalidError(f"{name} ({_size(raw):,} bytes) is no JSON object: {error}") from error
+        yield
+        yield from self._note_duplicates(raw, members, *path)
+        return members
+
+    def _find_link_targets(self) -> None:
+        """Tell which canonical ids the catalog will hold, unless one that is new turns out to be bad.
+
+        What a link may point to is what the catalog will hold after this run. A run for one provider writes no
+        canonical models, nor does one whose payload has none.
+        """
+        if self._provider_id is not None or not self._canonical_models:
+            self._canonical_ids = self._known.canonical_models.keys()
+        else:
+            self._canonical_ids = self._canonical_models.keys()
+            self._new_canonical_ids = self._canonical_models.keys() - self._known.canonical_models.keys()
+
+    # --- records to tasks
+
+    def _sift_canonical_model(self, id_: str, raw: Raw) -> None:
+        hash_ = self._hasher.hash_canonical_model(raw)
+        listed = self._known.canonical_models
+        if not (id_ in listed and self._trusted_canonical_models.get(id_) == hash_):
+            self._add_task(Task(_CANONICAL_MODEL, "", id_, bytes(raw), listed.get(id_, "")), id_, hash_)
+
+    def _sift_provider(self, id_: str, raw: Raw) -> Iterator[None]:
+        try:
+            members, models = _split_provider(id_, raw)
+        except wire.InvalidRecordError as error:
+            self._bad_providers[id_] = str(error)
+            return
+        self._model_counts[id_] = len(models)
+        yield from self._note_duplicates(raw, members, "providers", id_)
+        yield from self._note_duplicates(members.pop("models"), models, "providers", id_, "models")
+        if self._provider_id not in (None, id_):
+            return
+        text = msgspec.json.encode(members)
+        hash_ = self._hasher.hash_provider(text)
+        listed = self._known.providers
+        if not (id_ in listed and self._trusted_providers.get(id_) == hash_):
+            self._add_task(Task(_PROVIDER, id_, id_, text, listed.get(id_, "")), id_, hash_)
+        seen = self._seen[id_] = []
+        for number, (key, model) in enumerate(models.items()):
+            if number % _MODELS_A_STEP == 0:
+                yield
+            seen.append(self._sift_model(id_, key, model))
+
+    def _sift_model(self, provider_id: str, key: str, raw: Raw) -> str:
+        id_ = model_id(provider_id, key)
+        by_id, by_served_id = id_ in self._canonical_ids, key in self._canonical_ids
+        hash_ = self._hasher.hash_model(raw, by_id=by_id, by_served_id=by_served_id)
+        is_linked_to_new = (by_id or by_served_id) and self._note_new_links(id_, key)
+        listed = self._known.models
+        if not (id_ in listed and self._trusted_models.get(id_) == hash_) or is_linked_to_new:
+            task = Task(_MODEL, provider_id, key, bytes(raw), listed.get(id_, ""), by_id, by_served_id)
+            self._add_task(task, id_, hash_)
+        return id_
+
+    def _note_new_links(self, id_: str, key: str) -> bool:
+        """Note what a model may be linked to that the catalog does not hold yet; return whether there is any."""
+        new = {id_, key} & self._new_canonical_ids
+        if new:
+            self._links_to_new[id_] = new
+        return bool(new)
+
+    def _add_task(self, task: Task, id_: str, hash_: bytes) -> None:
+        self._tasks.append(task)
+        self.waiting_bytes += len(task.text)
+        self._hashes[task.kind][id_] = hash_
+
+    # --- what comes of it
+
+    def _check_any_model(self, bad_providers: Mapping[str, Quarantined]) -> None:
+        if any(count for id_, count in self._model_counts.items() if id_ not in bad_providers):
+            return
+        first = next(iter(bad_providers.values()), None)
+        why = f"; the first problem is at {first.pointer}: {first.reason}" if first else ""
+        raise UpstreamInvalidError(f"the payload has {len(self._providers)} providers and not one model{why}")
+
+    def _changed_hashes(
+        self, decoded: DecodedCatalog, difference: Difference
+    ) -> dict[RecordKind, dict[str, bytes | None]]:
+        """Return the hashes to store, and ``None`` for those to forget.
+
+        A model that would be linked to a canonical one that is new and bad has none, so that it is decoded again until
+        that one is mended: its text will be the same then, but not what becomes of it.
+        """
+        bad_ids = decoded.quarantined_canonical_models.keys()
+        unsettled = {id_ for id_, new in self._links_to_new.items() if new & bad_ids}
+        good = {
+            _PROVIDER: _ids(decoded.providers) | decoded.unchanged_providers,
+            _MODEL: (_ids(decoded.models) | decoded.unchanged_models) - unsettled,
+            _CANONICAL_MODEL: _ids(decoded.canonical_models or ()) | decoded.unchanged_canonical_models,
+        }
+        forgotten = {
+            _PROVIDER: decoded.quarantined_providers.keys() | difference.removed_providers,
+            _MODEL: decoded.quarantined_models.keys() | unsettled | set(difference.removed_models),
+            _CANONICAL_MODEL: bad_ids | set(difference.removed_canonical_models),
+        }
+        changed: dict[RecordKind, dict[str, bytes | None]] = {}
+        for kind, stored in self._stored.items():
+            changed[kind] = {
+                id_: hash_
+                for id_, hash_ in self._hashes[kind].items()
+                if id_ in good[kind] and (self._full or stored.get(id_) != hash_)
+            }
+            changed[kind] |= dict.fromkeys(stored.keys() & forgotten[kind])
+        return changed
+
+    def _note_duplicates(self, raw: Raw | bytes, members: Mapping[str, Raw], *path: str) -> Iterator[None]:
+        """Find keys that an object has more than once, of which the decoder kept the last.
+
+        Without any, without spaces and without escapes in its keys an object is as long as its members make it. Where
+        that does not add up its spaces are taken out, and where it then does not, its keys are counted.
+        """
+        if _size(raw) == _compact_size(members) or len(self._duplicates) >= MAX_DUPLICATES:
+            return
+        text = msgspec.json.format(bytes(raw), indent=-1)
+        yield
+        if len(text) == _compact_size(wire.read_object(text)):
+            return
+        for key in (yield from _find_repeated_keys(text)):
+            if len(self._duplicates) < MAX_DUPLICATES:
+                self._duplicates.append(_point(*path, key))
+
+
+def _split_provider(id_: str, raw: Raw) -> tuple[dict[str, Raw], dict[str, Raw]]:
+    """Return the members of a provider, and its models."""
+    wire.check_id(id_, max_bytes=wire.MAX_PROVIDER_ID_BYTES)
+    if "/" in id_:
+        raise wire.InvalidRecordError("id: holds a slash, which ends a provider's id in the id of a model")
+    members = wire.read_object(raw)
+    if "models" not in members:
+        raise wire.InvalidRecordError("object missing required field models")
+    return members, wire.read_object(members["models"], "models")
+
+
+def _make_readable(body: bytes) -> Generator[None, None, bytes]:
+    r"""Return the document so that the decoder takes it whole.
+
+    Half a surrogate pair (``\ud800``) is an error of the record that holds it, but the decoder refuses the document.
+    U+0000 in its place is what the record is set aside for.
+    """
+    for start in range(0, len(body), _SEARCH_BYTES):
+        if _HALF_PAIR.search(body, start, start + _SEARCH_BYTES + _HALF_PAIR_BYTES):
+            return _ESCAPE.sub(lambda match: rb"\u0000" if _is_half_pair(match[0]) else match[0], body)
+        yield
+    return body.strip()  # no copy where there is nothing to strip
+
+
+def _is_half_pair(escape: bytes) -> bool:
+    return len(escape) == len(rb"\ud800") and _HALF_PAIR.match(escape) is not None
+
+
+def _find_repeated_keys(text: bytes) -> Generator[None, None, list[str]]:
+    """Return the keys that are more than once in an object, nested ones not counted."""
+    counts: dict[str, int] = {}
+    depth = 0
+    for number, token in enumerate(_TOKEN.finditer(text)):
+        string, is_key, closing = token.groups()
+        if string is None:
+            depth += -1 if closing else 1
+        elif is_key and depth == 1:
+            key = msgspec.json.decode(string, type=str)
+            counts[key] = counts.get(key, 0) + 1
+        if number % _TOKENS_A_STEP == 0:
+            yield
+    return [key for key, count in counts.items() if count > 1]
+
+
+def _size(raw: Raw | bytes) -> int:
+    return len(memoryview(raw))
+
+
+def _size_of_keys(members: Mapping[str, object]) -> int:
+    """Return the bytes of an object beside its values: braces, and per member two quotes, a colon and a comma."""
+    return 2 + len("".join(members).encode()) + 4 * len(members) - bool(members)
+
+
+def _compact_size(members: Mapping[str, Raw]) -> int:
+    return _size_of_keys(members) + sum(map(_size, members.values()))
+
+
+def _ids(records: Iterable[ProviderRecord | ModelRecord | CanonicalRecord]) -> set[str]:
+    return {record.id for record in records}
+
+
+def _quarantine(reason: str, *path: str) -> Quarantined:
+    return Quarantined(pointer=_point(*path), reason=reason)
+
+
+def _point(*path: str) -> str:
+    """Return a JSON pointer into ``catalog.json``, whatever document it was. Its keys come from outside: bounded."""
+    steps = (key.replace("~", "~0").replace("/", "~1") for key in path)
+    return "".join(f"/{wire.printable(step, _MAX_KEY_CHARS)}" for step in steps)

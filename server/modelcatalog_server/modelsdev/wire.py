@@ -10,6 +10,7 @@ beyond them is set aside, so that it cannot fail a whole refresh.
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar
 
@@ -174,6 +175,9 @@ class InvalidRecordError(ValueError):
         super().__init__(printable(reason, _MAX_REASON_CHARS))
 
 
+_MANY_DIGITS = re.compile(rb"[0-9]{300}")
+_EXPONENT = re.compile(rb"[0-9][eE][-+]?[0-9]")
+
 Shape = TypeVar("Shape", bound=Struct)
 
 _values: Decoder[Any] = Decoder(float_hook=Decimal)
@@ -192,22 +196,22 @@ def read_object(raw: Raw | bytes, name: str = "") -> dict[str, Raw]:
         raise InvalidRecordError(f"{name}: {_explain(error)}" if name else _explain(error)) from error
 
 
-def read_values(raw: Raw | bytes) -> Any:
+def read_values(raw: bytes) -> Any:
     """Return a record as plain values, numbers with a point or exponent as Decimal.
 
     Raises:
         InvalidRecordError: It is too large, too deep or holds what cannot be stored.
     """
-    size = len(memoryview(raw))
-    if size > MAX_RECORD_BYTES:
-        raise InvalidRecordError(f"the record has {size:,} bytes, more than {MAX_RECORD_BYTES:,}")
+    if len(raw) > MAX_RECORD_BYTES:
+        raise InvalidRecordError(f"the record has {len(raw):,} bytes, more than {MAX_RECORD_BYTES:,}")
     try:
         values = _values.decode(raw)
     except ArithmeticError as error:  # Decimal's, for an exponent that it has no room for
         raise InvalidRecordError("a number is out of range") from error
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRecordError(_explain(error)) from error
-    _check_values(values, 1)
+    if not _is_plain(raw):
+        _check_values(values, 1)
     return values
 
 
@@ -245,6 +249,20 @@ def printable(text: str, max_chars: int) -> str:
     """Return text from outside as something that can be stored, logged and read on one line."""
     kept = text if len(text) <= max_chars else text[: max_chars - 1] + "…"
     return "".join(character if character.isprintable() else "\ufffd" for character in kept)
+
+
+def _is_plain(raw: bytes) -> bool:
+    """Whether a JSON text cannot hold anything that ``_check_values`` refuses; true of nearly every record.
+
+    It has no U+0000 (which JSON can only escape), no more brackets than there may be levels, and no number with an
+    exponent or with hundreds of digits. Walking through the values instead took a third of the time of decoding.
+    """
+    return (
+        rb"\u0000" not in raw
+        and raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH
+        and not _MANY_DIGITS.search(raw)
+        and not _EXPONENT.search(raw)
+    )
 
 
 def _check_values(value: Any, depth: int) -> None:

@@ -222,7 +222,9 @@ class Bench:
 
     @asynccontextmanager
     async def service(self, name: str, url: str) -> AsyncIterator[app.App]:
-        settings = load_settings(data_dir=self.folder / name, upstream_url=url, listen="127.0.0.1:0")
+        settings = load_settings(
+            data_dir=self.folder / name, upstream_url=url, listen="127.0.0.1:0", upstream_requests_per_minute=6000
+        )
         async with start_backends(settings) as backends, app.start_on(backends, settings) as running:
             self.database_url = backends.database_url
             yield running

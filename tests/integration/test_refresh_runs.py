@@ -392,13 +392,15 @@ CREATE TRIGGER fail BEFORE INSERT OR UPDATE ON {{table}} FOR EACH STATEMENT EXEC
 
 
 @pytest.mark.parametrize(
-    "table", ["llm_providers", "models_metadata", "model_benchmarks", "model_versions", "catalog_revisions"]
+    "table",
+    ["llm_providers", "models_metadata", "model_benchmarks", "source_hashes", "model_versions", "catalog_revisions"],
 )
 async def test_a_fault_in_the_middle_of_writing_leaves_the_old_catalog_and_tells_nothing(
     stage: Stage, client: AsyncModelCatalogClient, table: str
 ) -> None:
     stage.catalog.add("openai/gpt-6")
     stage.catalog.remove("openai/gpt-5")
+    stage.catalog.canonical_models["openai/gpt-5.5"]["benchmarks"][0]["score"] = 1.5
     before = await marks_of_rows(stage.database_url), await stage.fetch("SELECT * FROM catalog_state")
     await fetch(stage.database_url, FAULT.format(table=table))
 
@@ -457,11 +459,15 @@ def comparison_processes() -> list[int]:
 
 
 async def test_a_comparison_that_is_killed_is_no_fault_of_upstream(stage: Stage, held: Held) -> None:
+    for number in range(3000):  # few are decoded without a process
+        stage.catalog.add(f"openai/new-{number}")
+    stage.publish()
     refresh, _ = await stage.running.refreshes.start(RefreshRequest())
     await held.asked.wait()
+    held.told.set()
+    await until(comparison_processes)
     (pid,) = comparison_processes()
     os.kill(pid, signal.SIGKILL)
-    held.told.set()
     failed = await end_of(stage.running, refresh.id)
     assert failed.failure is not None
     assert (failed.state, failed.failure.reason) == (State.FAILED, "INTERNAL")

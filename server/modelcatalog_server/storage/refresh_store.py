@@ -374,7 +374,7 @@ async def _merge(connection: Connection, difference: Difference, parameters: dic
         ("remove_benchmarks", canonical_ids, {"canonical_ids": canonical_ids}),
         ("merge_benchmarks", canonical_ids, {}),
         ("merge_source_hashes", hashes, {}),
-        ("forget_source_hashes", hashes, {}),
+        ("delete_source_hashes", hashes, {}),
     ]
     for name, is_needed, extra in steps:
         if is_needed:

@@ -354,7 +354,7 @@ WHERE source_hash IS NOT NULL
 ON CONFLICT (kind, id) DO UPDATE
 SET source_hash = EXCLUDED.source_hash;
 
--- name: forget_source_hashes
+-- name: delete_source_hashes
 -- Hashes of what is not listed, or has to be decoded again.
 DELETE FROM source_hashes AS h
 USING staged_source_hashes AS s

@@ -312,6 +312,15 @@ async def test_a_payload_that_looks_wrong_is_refused_unless_an_operator_accepts_
         assert any(gate in warning for warning in accepted.warnings)
 
 
+async def test_a_key_that_is_there_twice_is_refused(stage: Stage) -> None:
+    twice = stage.catalog.body.replace(b'"gpt-5": {', b'"gpt-5": {"id": "hidden by the next"}, "gpt-5": {', 1)
+    refused = await run_through(stage, content(twice))
+    assert (refused.state, reason_of(refused)) == (State.FAILED, "GATE_REFUSED")
+    assert refused.failure is not None
+    assert refused.failure.metadata["gate"] == "duplicate_ids"
+    assert refused.failure.metadata["examples"] == "/providers/openai/models/gpt-5"
+
+
 # --- nothing new ---------------------------------------------------------------------------------------------------
 
 

@@ -19,9 +19,9 @@ from conftest import DATA
 from modelcatalog_server.domain.models import ModelRecord, Prices, Source
 from modelcatalog_server.domain.ports import CatalogState
 from modelcatalog_server.domain.refresh import Payload, Quarantined
-from modelcatalog_server.modelsdev.decode import decode
 from modelcatalog_server.refresh.compare import DecodedCatalog, compare
 from modelcatalog_server.refresh.gates import GateLimits, Verdict, judge
+from unit.decoding import decode
 from unit.differences import known
 
 LAST = "2026-07-02"

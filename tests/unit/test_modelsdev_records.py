@@ -23,10 +23,9 @@ from modelcatalog_server.domain.models import (
     ReasoningOption,
     Source,
 )
-from modelcatalog_server.domain.refresh import KnownState, Payload, Quarantined
-from modelcatalog_server.modelsdev.decode import RecordDecoder
-from modelcatalog_server.modelsdev.sift import Sift
+from modelcatalog_server.domain.refresh import Payload, Quarantined
 from modelcatalog_server.refresh.compare import DecodedCatalog
+from unit.decoding import decode
 
 JSON = dict[str, Any]
 SOURCE = Source(url="https://models.dev/catalog.json?type=all", snapshot="0" * 64)
@@ -54,22 +53,6 @@ def provider(models: JSON | None = None, **fields: Any) -> JSON:
     record = {"id": "lab", "name": "Lab", "npm": "@ai/lab", "env": ["LAB_KEY"], "doc": "https://lab/doc"} | fields
     record["models"] = {"one": model()} if models is None else models
     return {key: value for key, value in record.items() if value is not DROP}
-
-
-def decode(payload: Payload, known_canonical_ids: frozenset[str]) -> DecodedCatalog:
-    """Return a payload decoded record by record, for a catalog that holds only these canonical models."""
-    known = KnownState(
-        models={},
-        removed_models={},
-        providers={},
-        removed_providers=frozenset(),
-        canonical_models=dict.fromkeys(known_canonical_ids, "the hash of another version"),
-        removed_canonical_models=frozenset(),
-    )
-    sift = Sift(payload, known, provider_id=None, full=False)
-    for _ in sift.steps():
-        pass
-    return sift.collect([RecordDecoder(full=False).answer(sift.take_tasks())])
 
 
 def decode_catalog(providers: JSON, models: JSON | None = None, known: frozenset[str] = frozenset()) -> DecodedCatalog:

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from acceptance.serving import COMMAND, GRPCURL, Serve, Server, refused, run, until
+from acceptance.serving import COMMAND, GRPCURL, OFFLINE, Serve, Server, refused, run, until
 from conftest import DATA, Services, read_json
 from modelcatalog.v1.model_catalog_service_pb2 import GetModelRequest
 from modelcatalog_client import DatabaseUnavailableError, Refresh, RefreshCancelledError, from_rpc_error, refresh_error
@@ -45,7 +45,7 @@ def test_a_database_is_prepared_by_migrate_and_only_by_that(
     assert migrate(fresh_database) == [f"applied {each.version:04} {each.name}" for each in load_migrations()]
     assert migrate(fresh_database) == ["the schema is up to date"]
 
-    server = serve(*flags, wait=False, **settings)
+    server = serve(*OFFLINE, wait=False, **settings)  # of the whole catalog: a small one is loaded in no time
     until(lambda: server.child("comparison_process"), timeout_s=30)
     assert server.stop(signal.SIGTERM) == 0, "in the middle of the first load"
 

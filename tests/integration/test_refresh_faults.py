@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -319,6 +320,17 @@ async def test_a_key_that_is_there_twice_is_refused(stage: Stage) -> None:
     assert refused.failure is not None
     assert refused.failure.metadata["gate"] == "duplicate_ids"
     assert refused.failure.metadata["examples"] == "/providers/openai/models/gpt-5"
+
+
+async def test_an_id_that_comes_twice_is_refused(stage: Stage) -> None:
+    document = json.dumps(stage.catalog.document)
+    again = json.dumps({"gpt-5": stage.catalog.model("openai/gpt-5")})[1:-1]
+    start = document.index('"models": {', document.index('"openai": {', document.index('"providers"')))
+    body = document[: start + len('"models": {')] + again + ", " + document[start + len('"models": {') :]
+    refresh = await run_through(stage, content(body.encode()))
+    assert (refresh.state, reason_of(refresh)) == (State.FAILED, "GATE_REFUSED")
+    assert refresh.failure is not None
+    assert refresh.failure.metadata["gate"] == "duplicate_ids"
 
 
 # --- nothing new ---------------------------------------------------------------------------------------------------

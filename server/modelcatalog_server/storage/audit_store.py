@@ -37,7 +37,7 @@ class PostgresAuditLog:
 
     async def list_events(self, *, before_id: int | None, limit: int) -> list[AuditEvent]:
         """Return events newest first, those older than ``before_id``."""
-        async with self._pools.reading() as connection:
+        async with self._pools.asking() as connection:
             cursor = await connection.execute(_AUDIT["list_audit_events"], {"before_id": before_id, "limit": limit})
             return [_read_event(row) for row in await cursor.fetchall()]
 

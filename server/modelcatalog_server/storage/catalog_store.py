@@ -33,12 +33,12 @@ class PostgresCatalog:
 
     async def get_schema_version(self) -> int:
         """Return the number of the newest migration in the database."""
-        async with self._pools.reading() as connection:
+        async with self._pools.asking() as connection:
             return int((await _fetch_one(connection, _STATE["get_schema_version"]))["version"])
 
     async def get_token_key(self) -> bytes:
         """Return the key that seals tokens on every replica."""
-        async with self._pools.reading() as connection:
+        async with self._pools.asking() as connection:
             return bytes((await _fetch_one(connection, _STATE["get_token_key"]))["token_key"])
 
 

@@ -119,10 +119,17 @@ class Pools:
         await asyncio.gather(self.read.close(timeout=2), self.write.close(timeout=2))
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Connection]:
-        """Yield a connection in a read transaction."""
+    async def asking(self) -> AsyncIterator[Connection]:
+        """Yield a connection for one statement that reads: without a transaction, one round trip and not three."""
         with translate_errors():
             async with self.read.connection() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """Yield a connection in a read transaction, whose statements all see the same."""
+        with translate_errors():
+            async with self.read.connection() as connection, connection.transaction():
                 yield connection
 
     @asynccontextmanager
@@ -134,5 +141,7 @@ class Pools:
 
 
 async def _configure_read(connection: Connection) -> None:
+    await connection.set_autocommit(True)
     await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
     await connection.set_read_only(True)
+    await connection.execute("SET default_transaction_read_only = on")  # for what runs outside a transaction

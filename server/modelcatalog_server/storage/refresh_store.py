@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import DictRow
 
-from modelcatalog_server.domain.errors import OwnerLostError, RefreshCancelledError
+from modelcatalog_server.domain.errors import CatalogError, OwnerLostError, RefreshCancelledError
 from modelcatalog_server.domain.models import Prices, RecordKind
 from modelcatalog_server.domain.ports import CatalogState, KnownRequest, MessageEncoder, Progress
 from modelcatalog_server.domain.refresh import (
@@ -106,12 +106,11 @@ class PostgresRefreshes:
             parameters = {"id": refresh_id, "owner": self._owner, **to_request_parameters(request)}
             await connection.execute(_REFRESHES["create_refresh"], parameters)
             await _remember_request(connection, request, refresh_id, joined=False)
-            await _append_event(connection, refresh_id, EventKind.STATE, message="accepted")
-            return await _read_back(connection, refresh_id)
+            return await _append_event(connection, refresh_id, EventKind.STATE, message="accepted")
 
     async def find_request(self, request_id: UUID) -> KnownRequest | None:
         """Return what a request id stands for."""
-        async with self._pools.reading() as connection:
+        async with self._pools.asking() as connection:
             row = await _fetch_one(connection, _REFRESHES["find_request"], request_id=request_id)
         return read_known_request(row) if row else None
 
@@ -147,9 +146,10 @@ class PostgresRefreshes:
             if row is None:
                 return None
             phase = Phase(row["phase"]) if row["phase"] else None
-            await _append_event(connection, row["id"], EventKind.TERMINAL, phase=phase, message=message, locked=True)
             await connection.execute(_REFRESHES["terminate_owner"], {"lock": _OWNER_LOCK})
-            return await _read_back(connection, row["id"])
+            return await _append_event(
+                connection, row["id"], EventKind.TERMINAL, phase=phase, message=message, locked=True
+            )
 
     async def take_slot(self, timer: str, slot: datetime) -> bool:
         """Whether the caller is the one who got this slot of the schedule."""
@@ -209,7 +209,7 @@ class PostgresRefreshes:
 
     async def get_prices(self, model_ids: Sequence[str]) -> Mapping[str, Prices]:
         """Return the base prices now of the models that exist among the ids, removed ones too."""
-        async with self._pools.reading() as connection:
+        async with self._pools.asking() as connection:
             rows = await _fetch_all(connection, _APPLY["get_prices"], model_ids=list(model_ids))
         return {row.pop("model_id"): Prices(**row) for row in rows}
 
@@ -222,13 +222,13 @@ class PostgresRefreshes:
 
     async def get_report(self, refresh_id: UUID) -> RefreshReport | None:
         """Return what a run found, ``None`` before it has compared or when the report is gone."""
-        async with self._pools.reading() as connection:
+        async with self._pools.asking() as connection:
             row = await _fetch_one(connection, _REFRESHES["get_report"], refresh_id=refresh_id)
         return read_report(row) if row else None
 
     async def get_catalog_state(self) -> CatalogState:
         """Return the current revision and source."""
-        async with self._pools.reading() as connection:
+        async with self._pools.asking() as connection:
             return await read_state(connection)
 
     async def apply(
@@ -274,8 +274,9 @@ class PostgresRefreshes:
     async def finish_not_modified(self, refresh: Refresh, *, message: str) -> Refresh:
         """Write that upstream still says what it said, and the run's end."""
         async with self._pools.writing() as connection:
-            revision = (await read_state(connection)).revision
-            await connection.execute(_APPLY["set_checked"], {"checked_at": await _now(connection)})
+            row = await _fetch_one(connection, _APPLY["set_checked"])
+            assert row is not None, "catalog_state always has its row"  # noqa: S101 - a broken invariant, not a check
+            revision = row["revision"]
             finished = replace(refresh, base_revision=revision, result_revision=revision, not_modified=True)
             return await _record(connection, finished, EventKind.TERMINAL, message=message)
 
@@ -294,7 +295,7 @@ class PostgresRefreshes:
     async def list_refreshes(self, *, before: tuple[datetime, UUID] | None, limit: int) -> list[Refresh]:
         """Return runs newest first."""
         started_at, refresh_id = before or (None, None)
-        async with self._pools.reading() as connection:
+        async with self._pools.asking() as connection:
             rows = await _fetch_all(
                 connection,
                 _REFRESHES["list_refreshes"],
@@ -306,32 +307,32 @@ class PostgresRefreshes:
 
     async def get_last_event_id(self) -> int:
         """Return the id of the newest event, 0 when there is none."""
-        async with self._pools.reading() as connection:
+        async with self._pools.asking() as connection:
             row = await _fetch_one(connection, _REFRESHES["get_last_event_id"])
         return int(row["id"]) if row else 0
 
     async def get_terminal_event_id(self, refresh_id: UUID) -> int | None:
         """Return the id of the event that ended a run."""
-        async with self._pools.reading() as connection:
+        async with self._pools.asking() as connection:
             row = await _fetch_one(connection, _REFRESHES["get_terminal_event_id"], refresh_id=refresh_id)
         return int(row["id"]) if row else None
 
     async def get_event_at(self, event_id: int, refresh_id: UUID | None) -> RefreshEvent | None:
         """Return the newest event at or before ``event_id``."""
-        async with self._pools.reading() as connection:
+        async with self._pools.asking() as connection:
             row = await _fetch_one(connection, _REFRESHES["get_event_at"], at_id=event_id, refresh_id=refresh_id)
         return read_event(row) if row else None
 
     async def list_events(self, after_id: int, refresh_id: UUID | None, limit: int) -> list[RefreshEvent]:
         """Return events after ``after_id`` in commit order."""
-        async with self._pools.reading() as connection:
+        async with self._pools.asking() as connection:
             rows = await _fetch_all(
                 connection, _REFRESHES["list_events"], after_id=after_id, refresh_id=refresh_id, limit=limit
             )
         return [read_event(row) for row in rows]
 
     async def _get_one(self, statement: LiteralString, **parameters: Any) -> Refresh | None:
-        async with self._pools.reading() as connection:
+        async with self._pools.asking() as connection:
             row = await _fetch_one(connection, statement, **parameters)
         return read_refresh(row["refresh"]) if row else None
 
@@ -417,23 +418,22 @@ async def _record(
     message: str = "",
 ) -> Refresh:
     """Write the run and an event in the transaction at hand. The event lock comes first and is held until commit."""
-    await connection.execute(_REFRESHES["lock_events"], {"lock": _EVENT_LOCK})
-    status = await _lock_status(connection, refresh.id)
-    if status.is_over:
-        raise OwnerLostError("the refresh is over already")
-    if status is State.CANCELLING and refresh.state not in {State.CANCELLED, State.FAILED}:
-        raise RefreshCancelledError("the refresh was asked to stop")
-    await connection.execute(_REFRESHES["update_refresh"], to_parameters(refresh))
-    await _append_event(
+    async with connection.pipeline():  # with the BEGIN before it, one round trip
+        await connection.execute(_REFRESHES["lock_events"], {"lock": _EVENT_LOCK})
+        updated = await _fetch_one(connection, _REFRESHES["update_refresh"], **to_parameters(refresh))
+    if updated is None:
+        raise await _why_not(connection, refresh.id)
+    return await _append_event(
         connection, refresh.id, kind, phase=refresh.phase, done=done, total=total, message=message, locked=True
     )
-    return await _read_back(connection, refresh.id)
 
 
-async def _lock_status(connection: Connection, refresh_id: UUID) -> State:
-    row = await _fetch_one(connection, _REFRESHES["lock_refresh"], refresh_id=refresh_id)
-    assert row is not None, "runs are not deleted before they are over"  # noqa: S101 - a broken invariant, not a check
-    return State(row["status"])
+async def _why_not(connection: Connection, refresh_id: UUID) -> CatalogError:
+    """Return why a run cannot be written any more."""
+    row = await _fetch_one(connection, _REFRESHES["get_refresh"], refresh_id=refresh_id)
+    if row is not None and read_refresh(row["refresh"]).state is State.CANCELLING:
+        return RefreshCancelledError("the refresh was asked to stop")
+    return OwnerLostError("the refresh is over already")
 
 
 async def _remember_request(connection: Connection, request: RefreshRequest, refresh_id: UUID, *, joined: bool) -> None:
@@ -460,25 +460,21 @@ async def _append_event(
     total: int | None = None,
     message: str = "",
     locked: bool = False,
-) -> None:
+) -> Refresh:
+    """Write an event and return the run as it was written with it."""
     if not locked:
         await connection.execute(_REFRESHES["lock_events"], {"lock": _EVENT_LOCK})
-    await connection.execute(
+    row = await _fetch_one(
+        connection,
         _REFRESHES["append_event"],
-        {
-            "refresh_id": refresh_id,
-            "kind": kind,
-            "phase": phase,
-            "done": done,
-            "total": total,
-            "message": message,
-        },
+        refresh_id=refresh_id,
+        kind=kind,
+        phase=phase,
+        done=done,
+        total=total,
+        message=message,
     )
-
-
-async def _read_back(connection: Connection, refresh_id: UUID) -> Refresh:
-    row = await _fetch_one(connection, _REFRESHES["get_refresh"], refresh_id=refresh_id)
-    assert row is not None, "it was written in this transaction"  # noqa: S101 - a broken invariant, not a check
+    assert row is not None, "the run is locked, or was created, in this transaction"  # noqa: S101 - an invariant
     return read_refresh(row["refresh"])
 
 

@@ -90,7 +90,8 @@ SET source_etag = NULL;
 -- name: set_checked
 -- Upstream still says what it said.
 UPDATE catalog_state
-SET checked_at = %(checked_at)s;
+SET checked_at = clock_timestamp()
+RETURNING revision;
 
 -- name: append_revision
 -- Why this revision exists, and a nudge to every process.

@@ -9,15 +9,8 @@ VALUES (
     %(validate_only)s, %(override_gate)s, %(fallback_of)s, %(owner)s, 'PENDING', clock_timestamp(), clock_timestamp()
 );
 
--- name: lock_refresh
--- The state that a run is in, until commit nobody else's to change.
-SELECT status
-FROM models_refresh_history
-WHERE id = %(refresh_id)s
-FOR UPDATE;
-
 -- name: update_refresh
--- The run as it is now.
+-- The run as it is now. No row comes back when it is over already, or was asked to stop and this is another end.
 UPDATE models_refresh_history
 SET
     status = %(status)s,
@@ -39,7 +32,13 @@ SET
     base_revision = %(base_revision)s,
     result_revision = %(result_revision)s,
     not_modified = %(not_modified)s
-WHERE id = %(id)s;
+WHERE
+    id = %(id)s
+    AND (
+        status IN ('PENDING', 'RUNNING')
+        OR (status = 'CANCELLING' AND %(status)s IN ('CANCELLED', 'FAILED'))
+    )
+RETURNING id;
 
 -- name: lock_events
 -- Held until commit, so that event ids become visible in their order.
@@ -66,11 +65,11 @@ event AS (
         %(message)s,
         to_jsonb(run)
     FROM run
-    RETURNING id, sequence
+    RETURNING id, refresh
 )
 
 SELECT
-    event.sequence,
+    event.refresh,
     pg_notify('modelcatalog', 'event:' || event.id) AS notified
 FROM event;
 

@@ -82,6 +82,7 @@ PARAMETERS: dict[str, Any] = {
     "source_etag": '"etag"',
     "source_snapshot": "0" * 64,
     "source_url": "https://models.dev/catalog.json",
+    "started_at": NOW,
     "status": "RUNNING",
     "target": "openai",
     "timer": "FULL",

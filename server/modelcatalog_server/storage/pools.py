@@ -20,7 +20,14 @@ from modelcatalog_server.domain.errors import DatabaseUnavailableError, Deadline
 Connection = AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
 
-_UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed, TooManyRequests)
+_UNAVAILABLE = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.IdleInTransactionSessionTimeout,  # as good as a connection that was cut
+    PoolTimeout,
+    PoolClosed,
+    TooManyRequests,
+)
 
 
 @contextmanager
@@ -44,6 +51,8 @@ class PoolSettings:
     connect_timeout_s: int = 5
     read_timeout_s: float = 5.0
     write_timeout_s: float = 60.0
+    # Less than the lease of a refresh: a process that is stuck inside a transaction holds locks that others wait for.
+    idle_transaction_timeout_s: float = 10.0
 
 
 def describe(database_url: str) -> str:
@@ -90,7 +99,10 @@ class Pools:
         self._stack = AsyncExitStack()
 
     def _make_pool(self, url: str, name: str, size: int, statement_timeout_s: float, configure: Any) -> Pool:
-        own = f"-c statement_timeout={int(statement_timeout_s * 1000)} -c timezone=UTC"
+        own = (
+            f"-c statement_timeout={int(statement_timeout_s * 1000)} -c timezone=UTC"
+            f" -c idle_in_transaction_session_timeout={int(self._settings.idle_transaction_timeout_s * 1000)}"
+        )
         # What the operator put there, such as a search_path, holds here as it does for migrations.
         options = f"{conninfo_to_dict(url).get('options') or ''} {own}".strip()
         return AsyncConnectionPool(

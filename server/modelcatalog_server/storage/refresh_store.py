@@ -146,7 +146,9 @@ class PostgresRefreshes:
             if row is None:
                 return None
             phase = Phase(row["phase"]) if row["phase"] else None
-            await connection.execute(_REFRESHES["terminate_owner"], {"lock": _OWNER_LOCK})
+            await connection.execute(
+                _REFRESHES["terminate_owner"], {"lock": _OWNER_LOCK, "started_at": row["started_at"]}
+            )
             return await _append_event(
                 connection, row["id"], EventKind.TERMINAL, phase=phase, message=message, locked=True
             )

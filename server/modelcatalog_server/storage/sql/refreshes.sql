@@ -126,18 +126,22 @@ WHERE
     AND coalesce(heartbeat_at, started_at) < clock_timestamp() - %(lease)s::interval
 RETURNING
     id,
-    phase;
+    phase,
+    started_at;
 
 -- name: terminate_owner
--- Ends the session that holds the lock of the one runner: its process is stuck, and would hold it for ever.
-SELECT pg_terminate_backend(pid) AS terminated
-FROM pg_locks
+-- Ends the session that holds the lock of the one runner: its process is stuck, and would hold it for ever. Not one that
+-- took the lock after that run began, to end it or to start the next: an owner's session does nothing else.
+SELECT pg_terminate_backend(l.pid) AS terminated
+FROM pg_locks AS l
+INNER JOIN pg_stat_activity AS a ON a.pid = l.pid
 WHERE
-    locktype = 'advisory'
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND (classid::bigint << 32) | objid::bigint = %(lock)s
-    AND objsubid = 1
-    AND granted;
+    l.locktype = 'advisory'
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (l.classid::bigint << 32) | l.objid::bigint = %(lock)s
+    AND l.objsubid = 1
+    AND l.granted
+    AND a.state_change < %(started_at)s;
 
 -- name: take_slot
 -- No row comes back when another process has it. advanced: false for the first slot ever.

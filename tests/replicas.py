@@ -1,0 +1,165 @@
+"""Replicas: the command as processes of its own on a database that they share, and what must hold whatever ends them.
+
+async with replicas(services, work_dir) as start:
+    replica = await start(database_url, upstream_url)
+    await replica.kill()
+    again = await start(database_url, upstream_url, listen=replica.address)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic_ns
+from typing import Any
+
+from acceptance.serving import COMMAND, READY, environment
+from conftest import OPEN_GATES, Services
+from small_catalog import fetch
+
+READY_TIMEOUT_S = 60.0
+
+
+@dataclass
+class Replica:
+    """A ``modelcatalog serve`` that is ready, on somebody else's database."""
+
+    process: Process
+    address: str
+    log: Path
+
+    def send(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    async def kill(self) -> None:
+        """End it as the kernel does when memory is short."""
+        self.send(signal.SIGKILL)
+        await self.process.wait()
+
+
+StartReplica = Callable[..., Awaitable[Replica]]
+
+
+@asynccontextmanager
+async def replicas(services: Services, folder: Path) -> AsyncIterator[StartReplica]:
+    """Yield what starts replicas; those that still live end with the block."""
+    processes: list[Process] = []
+
+    async def start(database_url: str, upstream_url: str, *, listen: str = "127.0.0.1:0", **variables: str) -> Replica:
+        log = folder / f"replica-{os.getpid()}-{monotonic_ns()}.log"
+        told = {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": services.redis_url,
+            "UPSTREAM_URL": upstream_url,
+            "LISTEN": listen,
+            "LOG_LEVEL": "warning",
+            "REFRESH_FULL_CRON": "off",
+            "REFRESH_INCREMENTAL_CRON": "off",
+            "REFRESH_BACKOFF_SECONDS": "0.05",
+            "UPSTREAM_REQUESTS_PER_MINUTE": "1000",
+            **{name.upper(): str(value) for name, value in OPEN_GATES.items()},
+            **variables,
+        }
+        variables = {f"MODELCATALOG_{name}": value for name, value in told.items()}
+        with log.open("w") as errors:
+            process = await asyncio.create_subprocess_exec(
+                *COMMAND, "serve", stdin=DEVNULL, stdout=PIPE, stderr=errors, env=environment(**variables)
+            )
+        processes.append(process)
+        assert process.stdout is not None
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            line = (await process.stdout.readline()).decode().strip()
+        ready = READY.fullmatch(line)
+        assert ready, f"{line!r}, and on standard error: {log.read_text()}"
+        return Replica(process, ready["address"], log)
+
+    try:
+        yield start
+    finally:
+        for process in processes:
+            if process.returncode is None:
+                process.send_signal(signal.SIGCONT)  # one that was stopped would never be waited for
+                process.kill()
+                await process.wait()
+
+
+# --- what must hold -----------------------------------------------------------------------------------------------
+
+#: What a row says about when and from where it came, which differs between two ways to the same catalog.
+_CIRCUMSTANCES = (
+    "id,revision,valid_to_revision,change,first_seen_at,last_changed_at,last_models_sync,source_url,source_snapshot"
+)
+_CURRENT = {
+    "models_metadata": ("model_id", "model_versions"),
+    "llm_providers": ("id", "provider_versions"),
+    "canonical_models": ("id", "canonical_model_versions"),
+}
+
+
+async def digest_content(database_url: str) -> str:
+    """Return a digest of what the catalog says now, whatever revisions it took: listed and removed records alike."""
+    content = " UNION ALL ".join(
+        f"SELECT '{table}' AS name, {key} AS key, (to_jsonb(t) - '{{{_CIRCUMSTANCES},removed_at}}'::text[])"
+        f" || jsonb_build_object('removed', removed_at IS NOT NULL) AS said FROM {table} AS t"
+        for table, key in {
+            **{table: key for table, (key, _) in _CURRENT.items()},
+            "model_benchmarks": "canonical_id",
+        }.items()
+    )
+    (digest,) = await fetch(
+        database_url,
+        f"SELECT md5(string_agg(name || key || said::text, ',' ORDER BY name, key, said::text)) FROM ({content}) AS c",
+    )
+    return str(digest)
+
+
+async def assert_consistent(database_url: str) -> int:
+    """Check that history and catalog say the same, and return the revision that they are at."""
+    (revision,) = await fetch(database_url, "SELECT revision FROM catalog_state")
+    revisions = await fetch(
+        database_url,
+        "SELECT r.revision, h.result_revision, h.status FROM catalog_revisions AS r"
+        " LEFT JOIN models_refresh_history AS h ON h.id = r.refresh_id ORDER BY r.revision",
+    )
+    assert revisions == [(number, number, "SUCCEEDED") for number in range(1, revision + 1)]
+    for table, (key, versions) in _CURRENT.items():
+        differing = await fetch(
+            database_url,
+            f"SELECT coalesce(t.{key}, v.{key}) FROM {table} AS t"
+            f" FULL JOIN (SELECT * FROM {versions} WHERE valid_to_revision IS NULL) AS v USING ({key})"
+            " WHERE to_jsonb(t) IS DISTINCT FROM to_jsonb(v) - '{valid_to_revision,change}'::text[]",
+        )
+        assert differing == [], table
+        beyond = f"SELECT count(*) FROM {versions} WHERE revision > %s OR valid_to_revision > %s"
+        assert await fetch(database_url, beyond, revision, revision) == [0], versions
+    await _assert_every_run_has_its_end(database_url)
+    return int(revision)
+
+
+async def _assert_every_run_has_its_end(database_url: str) -> None:
+    """Every run that is over said so once, as its last word; its events have no gap."""
+    bad = await fetch(
+        database_url,
+        "SELECT h.id, h.status FROM models_refresh_history AS h LEFT JOIN LATERAL ("
+        "  SELECT count(*) FILTER (WHERE kind = 'TERMINAL') AS ends,"
+        "    max(sequence) FILTER (WHERE kind = 'TERMINAL') AS last, count(*) AS events, max(sequence) AS newest"
+        "  FROM refresh_events WHERE refresh_id = h.id) AS e ON true"
+        " WHERE h.status IN ('PENDING', 'RUNNING', 'CANCELLING')"
+        "  OR e.ends <> 1 OR e.last <> h.last_sequence OR e.events <> e.newest",
+    )
+    assert bad == []
+
+
+async def kept_events(database_url: str, refresh_id: Any) -> list[tuple[int, str]]:
+    """Return sequence and kind of the events of a run that no watch may lose."""
+    return await fetch(
+        database_url,
+        "SELECT sequence, kind FROM refresh_events WHERE refresh_id = %s AND kind <> 'PROGRESS' ORDER BY id",
+        refresh_id,
+    )

@@ -11,7 +11,7 @@ import structlog
 
 from modelcatalog_server.domain.errors import CatalogError
 from modelcatalog_server.domain.ports import RefreshStore
-from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, RefreshType, Trigger
+from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, RefreshType, State, Trigger
 from modelcatalog_server.refresh.schedule import Schedule, Timer
 from modelcatalog_server.refresh.service import RefreshService
 
@@ -117,17 +117,16 @@ class RefreshScheduler:
         due = {timer: slot for timer in Timer if (slot := self._schedule.get_due_slot(timer, now)) is not None}
         if all(self._taken.get(timer) == slot for timer, slot in due.items()):
             return
-        taken = [timer for timer, slot in due.items() if await self._store.take_slot(timer, slot)]
+        for timer, slot in due.items():
+            # Noted one by one: the database may go away in between, and a slot is given only once.
+            if await self._store.take_slot(timer, slot) and self._owed is not RefreshType.FULL:
+                self._owed = timer.refresh_type  # a full one does what an incremental one does
         self._taken = due
-        if Timer.FULL in taken:
-            self._owed = RefreshType.FULL  # which does what an incremental one does
-        elif taken and self._owed is None:
-            self._owed = RefreshType.INCREMENTAL
 
 
 def _covers(running: Refresh, wanted: RefreshType) -> bool:
     """Whether a run under way does what is wanted."""
     request = running.request
-    if request.provider_id is not None or request.validate_only:
+    if request.provider_id is not None or request.validate_only or running.state is State.CANCELLING:
         return False
     return request.type is RefreshType.FULL or wanted is RefreshType.INCREMENTAL

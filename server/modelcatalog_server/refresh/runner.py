@@ -7,7 +7,7 @@ new one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -82,20 +82,20 @@ class RefreshRunner:
         try:
             await run.carry_out()
         except asyncio.CancelledError:
-            await self._end_cancelled(run)
+            await _undisturbed(self._end_cancelled(run))
             raise
         except RefreshCancelledError:
-            await self._end_cancelled(run)
+            await _undisturbed(self._end_cancelled(run))
         except OwnerLostError:
             log.warning("the refresh was ended by somebody else")
             raise
         except CatalogError as error:
             log.warning("refresh failed", reason=str(error))
-            await self._end(run, State.FAILED, _failure_of(error))
+            await _undisturbed(self._end(run, State.FAILED, _failure_of(error)))
         except Exception:
             log.exception("refresh failed on a fault of the service")
             failure = RefreshFailure(reason="INTERNAL", message="a fault of the service; its log has more")
-            await self._end(run, State.FAILED, failure)
+            await _undisturbed(self._end(run, State.FAILED, failure))
         else:
             ended = run.refresh
             log.info("refresh ended", state=ended.state, revision=ended.result_revision, **_figures(ended))
@@ -117,6 +117,23 @@ class RefreshRunner:
                 return
             ended = replace(run.refresh, state=state, failure=failure)
             run.refresh = await self.store.record(ended, EventKind.TERMINAL, message=failure.message)
+
+
+async def _undisturbed(work: Coroutine[Any, Any, None]) -> None:
+    """Carry work to its end, and only then be cancelled.
+
+    A run that finds out by itself that it is to stop, or that fails, may be cancelled while it says so.
+    """
+    task = asyncio.create_task(work, name="refresh-end")
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 @dataclass(slots=True)

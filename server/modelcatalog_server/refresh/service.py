@@ -116,8 +116,7 @@ class RefreshService:
             if ownership is not None:
                 return await self._start_owned(ownership, request)
             active = await self._store.get_active()
-            # A dry run is no answer to who wants the catalog refreshed: it is waited for, if it does not take long.
-            if active is not None and (request.validate_only or not active.request.validate_only):
+            if active is not None and _is_worth_joining(active, request):
                 break
             await asyncio.sleep(_JOIN_INTERVAL_S)
         if active is None:
@@ -273,15 +272,16 @@ class RefreshService:
 
         One that somebody else has ended finds that out when it takes its next step.
         """
-        beat_at = self._now()  # creating it was the first
+        clock = asyncio.get_running_loop().time  # not the wall clock, which may be set back
+        beat_at = clock()  # creating it was the first
         while True:
             ticket = self._changed.ticket()
             try:
-                if self._now() - beat_at >= self._policy.heartbeat:
-                    beat_at = self._now()
+                if clock() - beat_at >= self._policy.heartbeat.total_seconds():
+                    beat_at = clock()
                     await self._store.beat(refresh.id)
                 current = await self._store.get(refresh.id)
-            except CatalogError as error:
+            except Exception as error:  # whatever it was: without a sign of life the run is ended
                 _log.warning("a refresh cannot show a sign of life", refresh_id=str(refresh.id), error=str(error))
             else:
                 if current is not None and current.state is State.CANCELLING:
@@ -317,6 +317,16 @@ _ENDS = {
     State.PARTIALLY_SUCCEEDED: "partially succeeded",
     State.FAILED: "failed",
 }
+
+
+def _is_worth_joining(active: Refresh, request: RefreshRequest) -> bool:
+    """Whether a run under way is an answer to a request; one that is not is waited for, if it does not take long.
+
+    A dry run is none to who wants the catalog refreshed, and one that was asked to stop to nobody.
+    """
+    if active.state is State.CANCELLING:
+        return False
+    return request.validate_only or not active.request.validate_only
 
 
 def _calls_for_full(ended: Refresh) -> bool:

@@ -109,6 +109,10 @@ test-floor: $(FLOOR_VENV)/.done ## The client's tests on the oldest versions tha
 	@PYTHONPATH=client:generated $(FLOOR_VENV)/bin/pytest --quiet --noconftest -p no:cacheprovider -n 4 \
 	  tests/unit/test_client_*.py tests/contract/test_client_*.py
 
+.PHONY: test-kill
+test-kill: $(VENV)/.dev ## Kill servers in the middle of refreshes, 200 of them; the suite kills 50. KILLS=1000, KILL_SEED=7 to repeat.
+	@KILLS=$(or $(KILLS),200) $(BIN)/pytest -s tests/acceptance/test_kill.py
+
 .PHONY: bench-load
 bench-load: $(VENV)/.server ## How long a refresh takes, from body received to committed.
 	@$(BIN)/python bench/load.py

@@ -147,6 +147,10 @@ class UpstreamInvalidError(RefreshError):
     """Upstream's answer is no catalog."""
 
 
+class SlotTakenError(RefreshError):
+    """Another process has started what a slot of the schedule is for."""
+
+
 class RefreshCancelledError(RefreshError):
     """Somebody asked for the refresh to be stopped."""
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Protocol
 from uuid import UUID
 
@@ -227,8 +228,16 @@ class RefreshStore(Protocol):
         """Return the ownership, or ``None`` while another run holds it."""
         ...
 
-    async def create(self, refresh_id: UUID, request: RefreshRequest) -> Refresh:
-        """Write an accepted run, its first heartbeat and its first STATE event. Needs the ownership."""
+    async def create(
+        self, refresh_id: UUID, request: RefreshRequest, slots: Mapping[str, datetime] = MappingProxyType({})
+    ) -> Refresh:
+        """Write an accepted run, its first heartbeat and its first STATE event. Needs the ownership.
+
+        ``slots`` of the schedule, by timer, are taken with it.
+
+        Raises:
+            SlotTakenError: one of them is taken already; nothing was written.
+        """
         ...
 
     async def find_request(self, request_id: UUID) -> KnownRequest | None:
@@ -254,8 +263,12 @@ class RefreshStore(Protocol):
         """
         ...
 
-    async def take_slot(self, timer: str, slot: datetime) -> bool:
-        """Whether the caller is the one who got this slot of the schedule. The first slot ever is nobody's."""
+    async def get_slots(self) -> Mapping[str, datetime]:
+        """Return the newest slot of each timer of the schedule that was taken."""
+        ...
+
+    async def take_slots(self, slots: Mapping[str, datetime]) -> None:
+        """Note slots as taken, by timer, unless newer ones are."""
         ...
 
     async def set_upstream_not_before(self, at: datetime) -> None:

@@ -9,7 +9,7 @@ from typing import Self
 
 import structlog
 
-from modelcatalog_server.domain.errors import CatalogError
+from modelcatalog_server.domain.errors import CatalogError, SlotTakenError
 from modelcatalog_server.domain.ports import RefreshStore
 from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, RefreshType, State, Trigger
 from modelcatalog_server.refresh.schedule import Schedule, Timer
@@ -53,9 +53,6 @@ class RefreshScheduler:
         self._now = now
         self._pause_after_run = pause_after_run
         self._task: asyncio.Task[None] | None = None
-        self._taken: Mapping[Timer, datetime] = {}
-        # Taken but not yet started, because another kind of run was under way.
-        self._owed: RefreshType | None = None
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name="refresh-scheduler")
@@ -101,27 +98,39 @@ class RefreshScheduler:
 
     async def _start_what_is_due(self) -> float:
         """Start what is due; return the seconds until there is something to do again."""
-        await self._take_due_slots()
-        if self._owed is not None:
-            refresh, already_running = await self._refreshes.start(
-                RefreshRequest(type=self._owed, trigger=Trigger.SCHEDULED)
-            )
-            if already_running and not _covers(refresh, self._owed):
-                return _RETRY_S
-            self._owed = None
-        next_time = self._schedule.get_next_time(self._now(), self._taken)
-        return _LONGEST_NAP_S if next_time is None else max((next_time - self._now()).total_seconds(), 0)
-
-    async def _take_due_slots(self) -> None:
         now = self._now()
         due = {timer: slot for timer in Timer if (slot := self._schedule.get_due_slot(timer, now)) is not None}
-        if all(self._taken.get(timer) == slot for timer, slot in due.items()):
-            return
-        for timer, slot in due.items():
-            # Noted one by one: the database may go away in between, and a slot is given only once.
-            if await self._store.take_slot(timer, slot) and self._owed is not RefreshType.FULL:
-                self._owed = timer.refresh_type  # a full one does what an incremental one does
-        self._taken = due
+        taken = await self._store.get_slots()
+        # The first slot ever is nobody's: it was before this catalog.
+        first: dict[str, datetime] = {timer: slot for timer, slot in due.items() if timer not in taken}
+        await self._take(first)
+        free: dict[str, datetime] = {
+            timer: slot for timer, slot in due.items() if timer in taken and taken[timer] < slot
+        }
+        if free and not await self._start(free):
+            return _RETRY_S
+        next_time = self._schedule.get_next_time(self._now(), due)
+        return _LONGEST_NAP_S if next_time is None else max((next_time - self._now()).total_seconds(), 0)
+
+    async def _start(self, slots: Mapping[str, datetime]) -> bool:
+        """Start the run that these slots are due for; False when another one is in its way."""
+        # A full run does what an incremental one does.
+        type_ = RefreshType.FULL if Timer.FULL in slots else RefreshType.INCREMENTAL
+        request = RefreshRequest(type=type_, trigger=Trigger.SCHEDULED)
+        try:
+            # The slots are taken with the run that they are for: a process that dies here has taken neither.
+            refresh, already_running = await self._refreshes.start(request, slots)
+        except SlotTakenError:
+            return True  # another process has started it, and it may be over already
+        if already_running:
+            if not _covers(refresh, type_):
+                return False
+            await self._take(slots)
+        return True
+
+    async def _take(self, slots: Mapping[str, datetime]) -> None:
+        if slots:
+            await self._store.take_slots(slots)
 
 
 def _covers(running: Refresh, wanted: RefreshType) -> bool:

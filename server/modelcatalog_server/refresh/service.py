@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -100,11 +100,14 @@ class RefreshService:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def start(self, request: RefreshRequest) -> tuple[Refresh, bool]:
+    async def start(self, request: RefreshRequest, slots: Mapping[str, datetime] | None = None) -> tuple[Refresh, bool]:
         """Accept a run and return it at once, or the one under way and True.
+
+        ``slots`` of the schedule are taken with the run, unless it is another's.
 
         Raises:
             RequestIdReusedError: the request id was used with other arguments.
+            SlotTakenError: somebody has started what a slot is for.
         """
         if self._closed:
             raise ServerDrainingError("this server is shutting down")
@@ -114,7 +117,7 @@ class RefreshService:
         for _ in range(_JOIN_ATTEMPTS):
             ownership = await self._store.try_own()
             if ownership is not None:
-                return await self._start_owned(ownership, request)
+                return await self._start_owned(ownership, request, slots or {})
             active = await self._store.get_active()
             if active is not None and _is_worth_joining(active, request):
                 break
@@ -221,14 +224,16 @@ class RefreshService:
             raise RequestIdReusedError("this request_id was used before, with other arguments")
         return known.refresh, known.joined
 
-    async def _start_owned(self, ownership: RefreshOwnership, request: RefreshRequest) -> tuple[Refresh, bool]:
+    async def _start_owned(
+        self, ownership: RefreshOwnership, request: RefreshRequest, slots: Mapping[str, datetime]
+    ) -> tuple[Refresh, bool]:
         try:
             # Again, now that nobody else can start one: the same request may have been served meanwhile.
             if (known := await self._find_known(request)) is not None:
                 await ownership.release()
                 return known
             await self._end_orphan()
-            refresh = await self._store.create(self._new_id(), request)
+            refresh = await self._store.create(self._new_id(), request, slots)
         except BaseException:
             await ownership.release()
             raise

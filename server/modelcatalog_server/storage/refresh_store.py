@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
 from psycopg.rows import DictRow
 
-from modelcatalog_server.domain.errors import CatalogError, OwnerLostError, RefreshCancelledError
+from modelcatalog_server.domain.errors import CatalogError, OwnerLostError, RefreshCancelledError, SlotTakenError
 from modelcatalog_server.domain.models import Prices, RecordKind
 from modelcatalog_server.domain.ports import CatalogState, KnownRequest, MessageEncoder, Progress
 from modelcatalog_server.domain.refresh import (
@@ -100,9 +101,13 @@ class PostgresRefreshes:
             await pool.putconn(connection)
             return None
 
-    async def create(self, refresh_id: UUID, request: RefreshRequest) -> Refresh:
-        """Write an accepted run and its first STATE event."""
+    async def create(
+        self, refresh_id: UUID, request: RefreshRequest, slots: Mapping[str, datetime] = MappingProxyType({})
+    ) -> Refresh:
+        """Write an accepted run and its first STATE event, and take slots of the schedule."""
         async with self._pools.writing() as connection:
+            if not await _take_slots(connection, slots):
+                raise SlotTakenError("another process has started what is due")
             parameters = {"id": refresh_id, "owner": self._owner, **to_request_parameters(request)}
             await connection.execute(_REFRESHES["create_refresh"], parameters)
             await _remember_request(connection, request, refresh_id, joined=False)
@@ -153,11 +158,16 @@ class PostgresRefreshes:
                 connection, row["id"], EventKind.TERMINAL, phase=phase, message=message, locked=True
             )
 
-    async def take_slot(self, timer: str, slot: datetime) -> bool:
-        """Whether the caller is the one who got this slot of the schedule."""
+    async def get_slots(self) -> Mapping[str, datetime]:
+        """Return the newest slot of each timer that was taken."""
+        async with self._pools.asking() as connection:
+            rows = await _fetch_all(connection, _REFRESHES["get_slots"])
+        return {row["timer"]: row["slot"] for row in rows}
+
+    async def take_slots(self, slots: Mapping[str, datetime]) -> None:
+        """Note slots as taken."""
         async with self._pools.writing() as connection:
-            row = await _fetch_one(connection, _REFRESHES["take_slot"], timer=timer, slot=slot)
-        return bool(row and row["advanced"])
+            await _take_slots(connection, slots)
 
     async def set_upstream_not_before(self, at: datetime) -> None:
         """Note that upstream is to be left alone until then."""
@@ -436,6 +446,15 @@ async def _why_not(connection: Connection, refresh_id: UUID) -> CatalogError:
     if row is not None and read_refresh(row["refresh"]).state is State.CANCELLING:
         return RefreshCancelledError("the refresh was asked to stop")
     return OwnerLostError("the refresh is over already")
+
+
+async def _take_slots(connection: Connection, slots: Mapping[str, datetime]) -> bool:
+    """Take slots, in one order; return whether all of them were free."""
+    rows = [
+        await _fetch_one(connection, _REFRESHES["take_slot"], timer=timer, slot=slot)
+        for timer, slot in sorted(slots.items())
+    ]
+    return None not in rows
 
 
 async def _remember_request(connection: Connection, request: RefreshRequest, refresh_id: UUID, *, joined: bool) -> None:

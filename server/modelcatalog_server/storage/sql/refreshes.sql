@@ -144,13 +144,20 @@ WHERE
     AND a.state_change < %(started_at)s;
 
 -- name: take_slot
--- No row comes back when another process has it. advanced: false for the first slot ever.
+-- No row comes back when it, or a newer one, is taken.
 INSERT INTO refresh_schedule (name, slot)
 VALUES (%(timer)s, %(slot)s)
 ON CONFLICT (name) DO UPDATE
 SET slot = EXCLUDED.slot
 WHERE refresh_schedule.slot < EXCLUDED.slot
-RETURNING xmax <> 0 AS advanced;
+RETURNING name;
+
+-- name: get_slots
+-- The newest slot of each timer that was taken.
+SELECT
+    name AS timer,
+    slot
+FROM refresh_schedule;
 
 -- name: set_upstream_not_before
 -- Upstream asked to be left alone until then.

@@ -16,6 +16,7 @@ from conftest import Services, StartApp, refresh_to_end
 from modelcatalog_client import AsyncModelCatalogClient
 from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, RefreshType, State
 from modelcatalog_server.refresh.gates import GateLimits
+from modelcatalog_server.refresh.runner import MAX_WARNINGS
 from small_catalog import SmallCatalog, Stage, clone_small, follow, marks_of_rows, until
 from upstream_server import (
     Fault,
@@ -311,6 +312,15 @@ async def test_a_payload_that_looks_wrong_is_refused_unless_an_operator_accepts_
     else:
         assert accepted.result_revision == 2
         assert any(gate in warning for warning in accepted.warnings)
+
+
+async def test_what_an_operator_accepted_is_said_also_of_a_payload_full_of_bad_records(stage: Stage) -> None:
+    for record in [*stage.catalog.canonical_models.values(), *map(stage.catalog.model, stage.catalog.model_ids[:40])]:
+        del record["name"]
+    refresh = await stage.refresh(override_gate="quarantine")
+    assert refresh.state is State.PARTIALLY_SUCCEEDED
+    assert refresh.warnings[-1].startswith("accepted in spite of the gate quarantine: 40 of 87 models cannot be read")
+    assert len(refresh.warnings) == MAX_WARNINGS + 1
 
 
 async def test_a_key_that_is_there_twice_is_refused(stage: Stage) -> None:

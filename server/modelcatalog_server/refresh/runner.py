@@ -48,7 +48,7 @@ from modelcatalog_server.refresh.report import make_report
 
 _log = structlog.get_logger(__name__)
 
-#: Lines of ``Refresh.warnings``; a payload may hold thousands of bad records.
+#: Bad records in ``Refresh.warnings``; a payload may hold thousands. What else there is to say is a few lines.
 MAX_WARNINGS = 100
 
 _END_TIMEOUT_S = 10.0
@@ -285,8 +285,7 @@ class _Run:
             return await self.runner.store.apply(ended, difference, payload, progress=progress, message=message)
 
     def _warn(self, line: str) -> None:
-        if len(self.refresh.warnings) < MAX_WARNINGS:
-            self.refresh = replace(self.refresh, warnings=(*self.refresh.warnings, line))
+        self.refresh = replace(self.refresh, warnings=(*self.refresh.warnings, line))
 
 
 def _describe(difference: Difference) -> str:

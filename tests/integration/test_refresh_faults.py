@@ -260,6 +260,11 @@ def fewer_models(catalog: SmallCatalog) -> None:
         catalog.remove(model_id)
 
 
+def hardly_any_canonical_model(catalog: SmallCatalog) -> None:
+    for canonical_id in list(catalog.canonical_models)[1:]:
+        del catalog.canonical_models[canonical_id]
+
+
 def far_fewer_models(catalog: SmallCatalog) -> None:
     for model_id in catalog.model_ids[:60]:
         catalog.remove(model_id)
@@ -289,6 +294,7 @@ def bad_records(catalog: SmallCatalog) -> None:
     ("spoil", "gate"),
     [
         (fewer_models, "removed_models"),
+        (hardly_any_canonical_model, "removed_models"),
         (far_fewer_models, "minimum_models"),
         (thousandfold_prices, "price_unit"),
         (bad_records, "quarantine"),

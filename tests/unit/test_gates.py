@@ -204,6 +204,18 @@ class TestRemovedModels:
         limits = replace(self.LIMITS, max_removed_percent=100)
         assert gates(run(difference(removed_models=all_ids), known(*all_ids), limits=limits)) == []
 
+    @pytest.mark.parametrize(("removed", "days", "refused"), [(19, 0, False), (20, 0, True), (30, 24, False)])
+    def test_canonical_models_are_judged_by_themselves(self, removed: int, days: float, refused: bool) -> None:
+        """Links and benchmarks go with them, and no served model that is gone would tell of it."""
+        all_ids = ids("lab", 200)
+        state = known(*ids("p", 5000), canonical_models=dict.fromkeys(all_ids, "1"))
+        found = difference(removed_canonical_models=all_ids[:removed])
+        verdict = run(found, state, limits=self.LIMITS, since_check=timedelta(days=days))
+        assert gates(verdict) == ["removed_models"] * refused
+        if refused:
+            assert metadata(verdict)["kind"] == "canonical model"
+            assert verdict.refusals[0].message.startswith("removed_models: 20 of 200 listed canonical models would")
+
     def test_against_a_bundled_snapshot_nothing_is_judged(self) -> None:
         all_ids = ids("p", 1000)
         found = difference(removed_models=all_ids, seen=5000)
@@ -231,6 +243,7 @@ class TestRemovedModels:
         )
         assert metadata(verdict) == {
             "gate": "removed_models",
+            "kind": "model",
             "removed": "100",
             "known": "1000",
             "percent": "10.00",

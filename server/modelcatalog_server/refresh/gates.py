@@ -190,24 +190,32 @@ def _judge_quarantine(difference: Difference, known: KnownState, limits: GateLim
 
 
 def _judge_removed(difference: Difference, known: KnownState, days: float, limits: GateLimits) -> Refusal | None:
-    """What is normal depends on the time that has gone by: a tenth in six weeks is, a tenth in an hour is not."""
-    removed, listed = len(difference.removed_models), len(known.models)
-    share = _percent(removed, listed)
+    """What is normal depends on the time that has gone by: a tenth in six weeks is, a tenth in an hour is not.
+
+    Canonical models are judged by themselves: they come in a section, or a document, of their own, and their benchmarks
+    and the links to them go with them.
+    """
     grown = limits.max_removed_percent + limits.max_removed_percent_per_day * days
     allowed = min(grown, max(limits.max_removed_percent, limits.max_removed_percent_ever))
-    if removed < limits.min_removed or share <= allowed:
-        return None
-    return _refuse(
-        Gate.REMOVED_MODELS,
-        f"{removed} of {listed} listed models would be removed ({share:.2f} %, at most {allowed:.2f} % may go"
-        f" {days:.2f} days after the last check)",
-        difference.removed_models,
-        removed=removed,
-        known=listed,
-        percent=share,
-        limit_percent=allowed,
-        days_since_check=days,
-    )
+    for kind, removed, listed in (
+        ("model", difference.removed_models, len(known.models)),
+        ("canonical model", difference.removed_canonical_models, len(known.canonical_models)),
+    ):
+        share = _percent(len(removed), listed)
+        if len(removed) >= limits.min_removed and share > allowed:
+            return _refuse(
+                Gate.REMOVED_MODELS,
+                f"{len(removed)} of {listed} listed {kind}s would be removed ({share:.2f} %, at most {allowed:.2f} %"
+                f" may go {days:.2f} days after the last check)",
+                removed,
+                kind=kind,
+                removed=len(removed),
+                known=listed,
+                percent=share,
+                limit_percent=allowed,
+                days_since_check=days,
+            )
+    return None
 
 
 def _judge_removed_of_provider(

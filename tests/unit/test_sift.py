@@ -306,6 +306,16 @@ class TestDuplicates:
         difference = compare_payload(pair, NOTHING, provider_id=None, full=False)
         assert difference.duplicate_ids == ("/providers/lab", "/models/a~1b")
 
+    @pytest.mark.parametrize(("provider_id", "found"), [("lab", True), ("other", False)])
+    def test_of_one_provider_are_no_matter_of_a_run_for_another(self, provider_id: str, found: bool) -> None:
+        other = f'"providers": {{"other": {json.dumps(provider("other", "two"))}, '
+        body = self.BODY.replace('"providers": {', other).replace(
+            '{"one": ' + self.ONE, '{"one": 1, "one": ' + self.ONE
+        )
+        limited = Payload(source=SOURCE, catalog=body.encode())
+        difference = compare_payload(limited, NOTHING, provider_id=provider_id, full=False)
+        assert bool(difference.duplicate_ids) is found
+
     def test_of_nested_keys_are_none_of_ours(self) -> None:
         nested = self.BODY.replace('"limit": {', '"limit": {"context": 1, "context": 2, ')
         assert compare(nested.encode()).duplicate_ids == ()

@@ -295,10 +295,10 @@ class Sift:
             self._bad_providers[id_] = str(error)
             return
         self._model_counts[id_] = len(models)
-        yield from self._note_duplicates(raw, members, "providers", id_)
-        yield from self._note_duplicates(members.pop("models"), models, "providers", id_, "models")
         if self._provider_id not in (None, id_):
             return
+        yield from self._note_duplicates(raw, members, "providers", id_)
+        yield from self._note_duplicates(members.pop("models"), models, "providers", id_, "models")
         text = msgspec.json.encode(members)
         hash_ = self._hasher.hash_provider(text)
         listed = self._known.providers

@@ -181,6 +181,10 @@ class _UpstreamOnDemand:
         """Return the document, or ``None`` when it still has this ETag."""
         return await (await self._open()).fetch(etag=etag, progress=progress)
 
+    async def is_source(self, url: str) -> bool:
+        """Whether a payload with this source address came from here."""
+        return await (await self._open()).is_source(url)
+
     async def load_bundled(self) -> Payload:
         """Return the snapshot that ships with the package."""
         return await (await self._open()).load_bundled()

@@ -13,6 +13,7 @@ from conftest import Services, StartApp, refresh_to_end
 from modelcatalog_client import AsyncModelCatalogClient
 from modelcatalog_server.domain.refresh import Refresh, RefreshCounts, RefreshType, State
 from small_catalog import CATALOG_TABLES, Stage, clone_small, follow, marks_of_rows
+from upstream_server import UpstreamServer
 
 HISTORY = ("model_versions", "provider_versions", "canonical_model_versions", "catalog_revisions")
 CURRENT = ("models_metadata", "llm_providers", "canonical_models")
@@ -115,6 +116,7 @@ async def test_a_full_refresh_mends_what_does_not_follow_from_the_record(stage: 
 
 
 async def test_not_modified_ends_the_run_and_says_when_upstream_was_asked(stage: Stage) -> None:
+    await stage.refresh()  # the catalog came from another upstream
     await stage.fetch("UPDATE catalog_state SET checked_at = '2026-01-01T00:00:00Z'")
     before = await marks_of_rows(stage.database_url)
     etag = stage.publish()
@@ -145,6 +147,16 @@ async def test_asks_for_the_body_whatever_the_etag(stage: Stage, request_: dict[
     assert not refresh.not_modified
     assert refresh.counts.seen > 0
     assert "If-None-Match" not in stage.upstream.requests[-1].headers
+
+
+async def test_the_etag_of_one_upstream_is_not_sent_to_another(stage: Stage, start_app: StartApp) -> None:
+    """Another site may have the same one for another document, and "not modified" would be believed."""
+    async with UpstreamServer() as other, start_app(stage.database_url, upstream_url=other.url) as moved:
+        other.serve("/catalog.json", stage.catalog.body)
+        for condition, is_unmodified in ((False, False), (True, True)):
+            refresh = await refresh_to_end(moved)
+            assert ("If-None-Match" in other.requests[-1].headers) is condition
+            assert refresh.not_modified is is_unmodified
 
 
 async def test_validate_only_tells_the_difference_and_changes_nothing(stage: Stage) -> None:

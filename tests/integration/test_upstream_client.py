@@ -14,7 +14,7 @@ import pytest
 
 import upstream_server
 from modelcatalog_server.domain.errors import StartupError, UpstreamInvalidError, UpstreamUnavailableError
-from modelcatalog_server.modelsdev.client import ModelsDevUpstream
+from modelcatalog_server.modelsdev.client import BUNDLED_SNAPSHOT, ModelsDevUpstream
 from upstream_server import Fault, UpstreamServer, recorded
 
 CATALOG = b'{"providers": {}, "models": {}}'
@@ -330,6 +330,32 @@ class TestMisbehaviour:
             await upstream.fetch(etag=None, progress=no_progress)
         server.behave()
         assert await upstream.fetch(etag=None, progress=no_progress) is not None
+
+
+class TestSource:
+    @pytest.mark.parametrize("address", ["{0}", "{0}/", "{0}?key=secret"])
+    async def test_a_payload_has_the_address_that_it_came_from(self, server: UpstreamServer, address: str) -> None:
+        server.serve("/catalog.json", CATALOG)
+        async with make_upstream(address.format(server.url)) as upstream, make_upstream("http://127.0.0.1:1") as other:
+            whole = await upstream.fetch(etag=None, progress=no_progress)
+            serve_pair(server)
+            pair = await upstream.fetch(etag=None, progress=no_progress)
+            for payload in (whole, pair):
+                assert payload is not None
+                assert await upstream.is_source(payload.source.url)
+                assert not await other.is_source(payload.source.url)
+
+    async def test_a_folder_too(self, tmp_path: Path) -> None:
+        folder, other = tmp_path / "a b", tmp_path / "a"
+        folder.mkdir()
+        write(folder, "catalog.json", CATALOG, compressed=True)
+        payload = await make_upstream(folder.as_uri()).fetch(etag=None, progress=no_progress)
+        assert payload is not None
+        assert await make_upstream(folder.as_uri()).is_source(payload.source.url)
+        assert not await make_upstream(other.as_uri()).is_source(payload.source.url)
+
+    async def test_a_bundled_snapshot_came_from_none(self, upstream: ModelsDevUpstream) -> None:
+        assert not await upstream.is_source(f"bundled:{BUNDLED_SNAPSHOT}")
 
 
 class TestFolder:

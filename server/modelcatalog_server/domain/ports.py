@@ -43,6 +43,10 @@ class Upstream(Protocol):
         """
         ...
 
+    async def is_source(self, url: str) -> bool:
+        """Whether a payload with this source address came from here: its ETag means nothing to another upstream."""
+        ...
+
     async def load_bundled(self) -> Payload:
         """Return the snapshot that ships with the package."""
         ...

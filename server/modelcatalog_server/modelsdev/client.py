@@ -144,6 +144,12 @@ class ModelsDevUpstream:
         except TimeoutError as error:
             raise UpstreamUnavailableError(f"no complete answer within {self._total_timeout_s:g} s") from error
 
+    async def is_source(self, url: str) -> bool:
+        """Whether a payload with this source address came from here: its ETag means nothing to another upstream."""
+        if self._folder is not None:
+            return url.startswith(f"{self._folder.as_uri().rstrip('/')}/")
+        return url in {self._source_url(name) for name in ("catalog.json", "api.json")}
+
     async def load_bundled(self) -> Payload:
         """Return the snapshot that ships with the package."""
         snapshot = resources.files("modelcatalog_server.modelsdev") / "snapshot" / BUNDLED_SNAPSHOT
@@ -193,8 +199,11 @@ class ModelsDevUpstream:
         )
 
     async def _source(self, name: str, body: bytes) -> Source:
-        url = self._url(name).with_user(None).with_query(type="all")
-        return Source(url=str(url), snapshot=await asyncio.to_thread(sha256, body))
+        return Source(url=self._source_url(name), snapshot=await asyncio.to_thread(sha256, body))
+
+    def _source_url(self, name: str) -> str:
+        """Return a document's address as callers may see it."""
+        return str(self._url(name).with_user(None).with_query(type="all"))
 
     def _url(self, name: str) -> URL:
         """Return a document's address. ``type=all``: without it newer sites leave out what is no chat model."""

@@ -166,7 +166,7 @@ class _Run:
 
     async def _fetch(self) -> Payload | None:
         state = await self.runner.store.get_catalog_state()
-        etag = state.source_etag if self._may_be_unmodified() else None
+        etag = await self._find_etag(state)
         is_first = state.revision == 0
         try:
             if not is_first:
@@ -180,6 +180,12 @@ class _Run:
             payload = await self.runner.upstream.load_bundled()
             self._warn(f"{error}; loaded the bundled snapshot instead ({payload.source.url})")
             return payload
+
+    async def _find_etag(self, state: CatalogState) -> str | None:
+        """Return the ETag of what the catalog equals, if upstream may say that it is still so."""
+        if not self._may_be_unmodified() or state.source_etag is None or state.source_url is None:
+            return None
+        return state.source_etag if await self.runner.upstream.is_source(state.source_url) else None
 
     def _check_left_alone(self, state: CatalogState) -> None:
         until = state.upstream_not_before

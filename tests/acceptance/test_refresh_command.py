@@ -366,6 +366,20 @@ async def test_one_gate_is_accepted_at_a_time(peer: Peer) -> None:
     assert result.stderr.endswith("accepts the refusal of one gate, and this one accepted price_unit already\n")
 
 
+async def test_what_one_provider_lost_can_be_accepted_first(peer: Peer) -> None:
+    refused = Refresh(
+        state=Refresh.STATE_FAILED,
+        type=Refresh.TYPE_FULL,
+        override_gate="removed_models",
+        error=failed("GATE_REFUSED", "no", gate="removed_models_of_provider", provider_id="big ai"),
+    )
+    script(peer, refused)
+    result = await ask(peer, "--full", "--override-gate", "removed_models")
+    assert result.returncode == 1
+    command = f"--full --address {peer.target} --provider 'big ai' --override-gate removed_models_of_provider"
+    assert result.stderr.endswith(f"its loss can be accepted first, by itself: modelcatalog refresh {command}\n")
+
+
 @pytest.mark.parametrize(
     ("state", "reason", "advice"),
     [

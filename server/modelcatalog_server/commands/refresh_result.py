@@ -234,5 +234,8 @@ def _advise_on_gate(refresh: Refresh, error: GateRefusedError, command_for: Call
         yield f"for example: {sanitize(examples.replace(',', ', '))}"
     if refresh.override_gate and refresh.override_gate != gate:
         yield f"a run accepts the refusal of one gate, and this one accepted {sanitize(refresh.override_gate)} already"
+        if provider_id := error.metadata.get("provider_id"):
+            alone = Refresh(type=refresh.type, provider_id=provider_id)
+            yield f"its loss can be accepted first, by itself: {command_for(alone, '--override-gate', gate)}"
     elif gate:
         yield f"the catalog is as it was. If upstream is right: {command_for(refresh, '--override-gate', gate)}"

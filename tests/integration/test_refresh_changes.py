@@ -167,7 +167,7 @@ async def test_validate_only_tells_the_difference_and_changes_nothing(stage: Sta
     refresh = await stage.refresh(validate_only=True)
     assert refresh.state is State.SUCCEEDED
     assert shown(refresh) == {"seen": ALL, "added": 1, "changed": 1, "removed": 1, "unchanged": ALL - 2}
-    assert refresh.result_revision is None
+    assert (refresh.base_revision, refresh.result_revision) == (1, None)
     assert await marks_of_rows(stage.database_url, [*CATALOG_TABLES, "catalog_state"]) == before
     success = await stage.running.refreshes.get_overview()
     assert success.last_finished is not None

@@ -311,6 +311,7 @@ async def test_a_payload_that_looks_wrong_is_refused_unless_an_operator_accepts_
         assert refused.failure is not None
         assert refused.failure.metadata["gate"] == gate
         assert refused.counts.seen > 0
+        assert (refused.base_revision, refused.result_revision) == (1, None)
     accepted = await run_through(stage, fault, override_gate=gate)
     if accepted.state is State.FAILED:  # what is wrong in two ways is accepted in one
         assert accepted.failure is not None

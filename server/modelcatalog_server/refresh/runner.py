@@ -246,28 +246,32 @@ class _Run:
     async def _compare(self, comparison: PayloadComparison, payload: Payload) -> Difference:
         request = self.refresh.request
         await self._enter(Phase.VALIDATE, "decoding each record")
+        state = await self.runner.store.get_catalog_state()
         known = await self.runner.store.get_known_state(request.provider_id)
         difference = await comparison.compare(
             payload, known, provider_id=request.provider_id, full=request.type is RefreshType.FULL
         )
         for bad in difference.quarantined[:MAX_WARNINGS]:
             self._warn(f"quarantined {bad.pointer}: {bad.reason}")
-        self.refresh = replace(self.refresh, counts=difference.counts)
+        # Of a run that writes it is read again, under the lock: policy may have made a revision meanwhile.
+        self.refresh = replace(self.refresh, counts=difference.counts, base_revision=state.revision)
         await self._enter(Phase.COMPARE, _describe(difference))
         prices = await self.runner.store.get_prices(changed_model_ids(difference, known))
         await self.runner.store.save_report(self.refresh.id, make_report(difference, known, prices))
         if not payload.is_bundled:  # which is better than nothing, whatever it looks like
-            await self._judge(difference, known, prices)
+            await self._judge(difference, known, prices, state)
         return difference
 
-    async def _judge(self, difference: Difference, known: KnownState, prices: Mapping[str, Prices]) -> None:
+    async def _judge(
+        self, difference: Difference, known: KnownState, prices: Mapping[str, Prices], state: CatalogState
+    ) -> None:
         """Raise the first gate's refusal that nobody accepted."""
         request = self.refresh.request
         verdict = judge(
             difference,
             known=known,
             prices_before=prices,
-            state=await self.runner.store.get_catalog_state(),
+            state=state,
             now=self.runner.now(),
             limits=self.runner.limits,
             provider_id=request.provider_id,

@@ -27,6 +27,7 @@ from modelcatalog_server.domain.errors import StartupError
 from modelcatalog_server.domain.ports import Progress, Upstream
 from modelcatalog_server.domain.refresh import Payload, Refresh, RefreshRequest, State, Trigger
 from modelcatalog_server.domain.signal import Signal
+from modelcatalog_server.domain.tasks import end_tasks
 from modelcatalog_server.modelsdev.comparison import SpawnedComparison
 from modelcatalog_server.refresh.feed import RefreshFeed
 from modelcatalog_server.refresh.retention import Retention
@@ -216,9 +217,7 @@ async def _run_all(*work: Coroutine[Any, Any, None]) -> None:
         for task in done:
             task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks)
 
 
 async def _fail_after(death: Callable[[], Awaitable[str]]) -> None:

@@ -7,7 +7,6 @@ every replica and after a restart.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from modelcatalog_server.domain.errors import (
 from modelcatalog_server.domain.ports import RefreshStore
 from modelcatalog_server.domain.refresh import EventKind, Phase, Refresh, RefreshEvent
 from modelcatalog_server.domain.signal import Signal
+from modelcatalog_server.domain.tasks import end_tasks
 from modelcatalog_server.tokens import ExpiredTokenError, InvalidTokenError, TokenSealer
 
 _log = structlog.get_logger(__name__)
@@ -106,9 +106,7 @@ class RefreshFeed:
     async def __aexit__(self, *exc_info: object) -> None:
         self.close()
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
 
     def close(self) -> None:
         """End every watch with ServerDrainingError, and refuse new ones."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from modelcatalog_server.domain.ports import Progress
+from modelcatalog_server.domain.tasks import end_tasks
 
 Report = Callable[[int, int | None], Awaitable[None]]
 
@@ -29,7 +30,6 @@ async def throttled(report: Report, *, interval_s: float = 0.5) -> AsyncIterator
     try:
         yield progress
     finally:
-        task.cancel()
-        await asyncio.wait({task})  # awaiting the task itself would take a cancellation of ours for its own
+        await end_tasks(task)
         if not task.cancelled():
             task.result()

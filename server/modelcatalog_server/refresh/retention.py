@@ -10,6 +10,7 @@ from typing import Self
 import structlog
 
 from modelcatalog_server.domain.ports import AuditLog, RefreshStore
+from modelcatalog_server.domain.tasks import end_tasks
 from modelcatalog_server.refresh.policy import RetentionPolicy
 
 _log = structlog.get_logger(__name__)
@@ -35,8 +36,7 @@ class Retention:
 
     async def __aexit__(self, *exc_info: object) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
 
     async def prune(self) -> tuple[int, int]:
         """Delete what is old, a bounded number; return how many refreshes and how many audit entries."""

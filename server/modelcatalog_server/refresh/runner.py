@@ -7,7 +7,7 @@ new one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -40,6 +40,7 @@ from modelcatalog_server.domain.refresh import (
     RefreshType,
     State,
 )
+from modelcatalog_server.domain.tasks import undisturbed
 from modelcatalog_server.refresh.gates import GateLimits, judge
 from modelcatalog_server.refresh.policy import RetryPolicy
 from modelcatalog_server.refresh.prices import changed_model_ids
@@ -82,20 +83,20 @@ class RefreshRunner:
         try:
             await run.carry_out()
         except asyncio.CancelledError:
-            await _undisturbed(self._end_cancelled(run))
+            await undisturbed(self._end_cancelled(run))
             raise
         except RefreshCancelledError:
-            await _undisturbed(self._end_cancelled(run))
+            await undisturbed(self._end_cancelled(run))
         except OwnerLostError:
             log.warning("the refresh was ended by somebody else")
             raise
         except CatalogError as error:
             log.warning("refresh failed", reason=str(error))
-            await _undisturbed(self._end(run, State.FAILED, _failure_of(error)))
+            await undisturbed(self._end(run, State.FAILED, _failure_of(error)))
         except Exception:
             log.exception("refresh failed on a fault of the service")
             failure = RefreshFailure(reason="INTERNAL", message="a fault of the service; its log has more")
-            await _undisturbed(self._end(run, State.FAILED, failure))
+            await undisturbed(self._end(run, State.FAILED, failure))
         else:
             ended = run.refresh
             log.info("refresh ended", state=ended.state, revision=ended.result_revision, **_figures(ended))
@@ -117,23 +118,6 @@ class RefreshRunner:
                 return
             ended = replace(run.refresh, state=state, failure=failure)
             run.refresh = await self.store.record(ended, EventKind.TERMINAL, message=failure.message)
-
-
-async def _undisturbed(work: Coroutine[Any, Any, None]) -> None:
-    """Carry work to its end, and only then be cancelled.
-
-    A run that finds out by itself that it is to stop, or that fails, may be cancelled while it says so.
-    """
-    task = asyncio.create_task(work, name="refresh-end")
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            cancelled = True
-    task.result()
-    if cancelled:
-        raise asyncio.CancelledError
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ import structlog
 from modelcatalog_server.domain.errors import CatalogError, SlotTakenError
 from modelcatalog_server.domain.ports import RefreshStore
 from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, RefreshType, State, Trigger
+from modelcatalog_server.domain.tasks import end_tasks
 from modelcatalog_server.refresh.schedule import Schedule, Timer
 from modelcatalog_server.refresh.service import RefreshService
 
@@ -60,8 +61,7 @@ class RefreshScheduler:
 
     async def __aexit__(self, *exc_info: object) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks(self._task)
 
     async def _run(self) -> None:
         await self._repeat(self._refresh_if_stale, until=0)

@@ -31,6 +31,7 @@ from modelcatalog_server.domain.refresh import (
     State,
 )
 from modelcatalog_server.domain.signal import Signal
+from modelcatalog_server.domain.tasks import end_tasks, undisturbed
 from modelcatalog_server.refresh.policy import RefreshPolicy
 from modelcatalog_server.refresh.runner import RefreshRunner
 from modelcatalog_server.refresh.schedule import Schedule
@@ -91,9 +92,7 @@ class RefreshService:
     async def __aexit__(self, *exc_info: object) -> None:
         self._closed = True
         while self._tasks:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.wait(self._tasks)
+            await end_tasks(*self._tasks)
 
     def _own(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         task = asyncio.create_task(work, name=name)
@@ -250,7 +249,7 @@ class RefreshService:
             # The database is gone, so the end could not be written. Whoever owns the lock next ends the row.
             _log.exception("a refresh could not be ended", refresh_id=str(refresh.id))
         finally:
-            await ownership.release()
+            await undisturbed(ownership.release())
         if ended is not None and self._policy.fallback_delay is not None and _calls_for_full(ended):
             await asyncio.sleep(self._policy.fallback_delay.total_seconds())
             await self._fall_back(ended)
@@ -262,14 +261,12 @@ class RefreshService:
         try:
             await asyncio.wait({run})
         except asyncio.CancelledError:
-            run.cancel()
-            await asyncio.wait({run})
+            await undisturbed(end_tasks(run))
             if not run.cancelled() and (error := run.exception()) is not None:
                 _log.error("a refresh could not be ended", refresh_id=str(refresh.id), exc_info=error)
             raise
         finally:
-            watch.cancel()
-            await asyncio.wait({watch})
+            await undisturbed(end_tasks(watch))
         return None if run.cancelled() else run.result()
 
     async def _watch_over(self, refresh: Refresh, run: asyncio.Task[Refresh]) -> None:

@@ -23,6 +23,7 @@ from grpc import StatusCode
 from modelcatalog.v1 import catalog_admin_service_pb2, model_catalog_service_pb2, refresh_service_pb2
 from modelcatalog_server.domain.audit import AuditEntry
 from modelcatalog_server.domain.ports import AuditLog
+from modelcatalog_server.domain.tasks import end_tasks
 from modelcatalog_server.rpc.context import Context, request_id_of
 from modelcatalog_server.rpc.errors import code_and_reason
 
@@ -79,9 +80,7 @@ class AuditTrail:
                 # The server that has stopped does not wait for handlers that it cancelled.
                 while pending := self._calls | self._writing:
                     await asyncio.wait(pending)
-        for task in self._writing:
-            task.cancel()
-        await asyncio.gather(*self._writing, return_exceptions=True)
+        await end_tasks(*self._writing)
 
     def wrap(self, method: str, handle: _Handler, explain: _Explain) -> _Handler:
         """Return a unary handler that leaves an entry; one that only reads is returned as it is.

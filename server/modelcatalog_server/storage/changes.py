@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Self
 
@@ -11,6 +10,7 @@ import psycopg
 import structlog
 
 from modelcatalog_server.domain.errors import StartupError
+from modelcatalog_server.domain.tasks import end_tasks
 from modelcatalog_server.storage.pools import connect
 
 _log = structlog.get_logger(__name__)
@@ -35,9 +35,7 @@ class ChangeListener:
 
     async def __aexit__(self, *exc_info: object) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
 
     async def _run(self) -> None:
         while True:

@@ -150,10 +150,22 @@ async def _load(templates: Services, url: str) -> None:
 
 async def fetch(database_url: str, statement: str, *parameters: Any) -> list[Any]:
     """Return the rows of a statement; a row of one column is that column."""
-    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+    async with await _connect(database_url) as connection:
         cursor = await connection.execute(statement.encode(), parameters or None)
         rows = await cursor.fetchall() if cursor.description else []
         return [row[0] if len(row) == 1 else row for row in rows]
+
+
+async def _connect(database_url: str) -> psycopg.AsyncConnection[Any]:
+    """Connect, when the server has recovered if it does that just now."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await psycopg.AsyncConnection.connect(database_url, autocommit=True)
+            except psycopg.OperationalError as error:
+                if "recovery mode" not in str(error) and "starting up" not in str(error):
+                    raise
+            await asyncio.sleep(0.05)
 
 
 async def marks_of_rows(database_url: str, tables: Sequence[str] = CATALOG_TABLES) -> Mapping[str, tuple[int, str]]:

@@ -251,6 +251,7 @@ async def test_policy_survives_a_refresh(stage: Stage, client: AsyncModelCatalog
 async def test_a_refresh_that_finds_nothing_new_says_so_after_a_change_of_policy(
     stage: Stage, client: AsyncModelCatalogClient, type_: RefreshType
 ) -> None:
+    await stage.refresh()  # of this upstream the catalog knows nothing before
     await client.update_provider("anthropic", enabled=False)
     refresh = await stage.refresh(type=type_)
     assert (refresh.state, refresh.result_revision) == (State.SUCCEEDED, 2)

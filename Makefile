@@ -97,11 +97,11 @@ fix: $(VENV)/.dev ## Format and mend what can be mended.
 # --- tests ------------------------------------------------------------------------------------------------------
 
 # With ARGS only what they choose, in one process: so that -s and --pdb work, and one test is not waited for.
-# Without, on three processes (some wait while others compute), each with a PostgreSQL and a Valkey of its own; worksteal keeps the tests of a module,
+# Without, on two processes, each with a PostgreSQL and a Valkey of its own; worksteal keeps the tests of a module,
 # and so its servers, together as long as both have work.
 .PHONY: test
 test: $(VENV)/.dev $(if $(ARGS),,test-floor) ## The whole suite, against a real PostgreSQL and Valkey that it starts. ARGS="-k watch" for some.
-	@$(BIN)/pytest $(if $(ARGS),$(ARGS),-n 3 --dist worksteal)
+	@$(BIN)/pytest $(if $(ARGS),$(ARGS),-n 2 --dist worksteal)
 
 # --noconftest: the service's fixtures need the service, which is not there. These tests wait rather than compute.
 .PHONY: test-floor

@@ -214,6 +214,7 @@ async def test_an_unforeseen_fault_tells_the_caller_nothing_and_the_log_everythi
     call = ModelCatalogStub(channel).GetModel(pb.GetModelRequest(model_id="x"))
     with capture_logs() as logs:
         code = await call.code()
+        await until(lambda: logs)  # the line is written when the answer is on its way
     trailers = dict(await call.trailing_metadata())
     assert code is grpc.StatusCode.INTERNAL
     assert SECRET not in f"{await call.details()} {trailers}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -249,15 +249,18 @@ class CatalogReader:
             yield snapshot
 
     async def _wait_for(self, at_least: AtLeast) -> None:
-        try:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + at_least.timeout_s
+        with suppress(TimeoutError):
             async with asyncio.timeout(at_least.timeout_s):
-                while True:
+                # The deadline is looked at, too: the one cancellation of a time-out may be lost in the driver (see
+                # domain.tasks).
+                while clock() < deadline:
                     ticket = self._changed.ticket()
                     if (await self.get_state()).revision >= at_least.revision:
                         return
                     await ticket.wait()
-        except TimeoutError as error:
-            raise RevisionNotAvailableError(f"revision {at_least.revision} did not arrive in time") from error
+        raise RevisionNotAvailableError(f"revision {at_least.revision} did not arrive in time")
 
     def _position(self, token: str, scope: Scope, state: CatalogState) -> _Position:
         if not token:

@@ -68,9 +68,10 @@ class SpellingTable:
         self._known: dict[Key, list[Known]] = {}
 
     def add(self, known: Known) -> None:
-        """Add an id."""
-        spelling = known.spelling
-        self._known.setdefault(_key(spelling.words, spelling.numbers, spelling.sizes), []).append(known)
+        """Add an id. One that is all decoration (``free``) names nothing, and is not found."""
+        key = _key(known.spelling.words, known.spelling.numbers, known.spelling.sizes)
+        if any(key):
+            self._known.setdefault(key, []).append(known)
 
     def find(self, spelling: Spelling, makers: Set[str] = frozenset()) -> list[Match]:
         """Return the ids that the spelling may mean, surest first.
@@ -221,8 +222,13 @@ def _form(spelling: Spelling, known: Known, *, same_substance: bool) -> list[str
         is_same_case = spelling.text.rpartition("/")[2] == known.id.rpartition("/")[2]
         return steps if is_same_case and (steps or not same_substance) else [*steps, "case"]
     if same_substance and not {"packaging", "region"}.intersection(steps):
-        steps.append("word_order" if spelling.words != known.spelling.words else "punctuation")
+        steps.append("word_order" if _is_rearranged(name, known_name) else "punctuation")
     return steps
+
+
+def _is_rearranged(name: str, known: str) -> bool:
+    some, others = ([sign for sign in text if sign.isalnum()] for text in (name, known))
+    return some != others and sorted(some) == sorted(others)
 
 
 def _path_step(path: tuple[str, ...], known: tuple[str, ...]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -112,10 +113,12 @@ class ReferenceIndex:
         """Return the ids of models that share most with a spelling: they are hints, never answers."""
         shared = Counter(id_ for token in spelling.tokens for id_ in self._ids_by_token.get(token, ()))
         size = len(spelling.tokens)
-        ranked = sorted(
-            shared, key=lambda id_: (-shared[id_] / (size + id_.count("-") + 1), -shared[id_], len(id_), id_)
+        nearest = nsmallest(
+            MAX_CANDIDATES,
+            shared,
+            key=lambda id_: (-shared[id_] / (size + id_.count("-") + 1), -shared[id_], len(id_), id_),
         )
-        return [self._first(id_).id for id_ in ranked[:MAX_CANDIDATES]]
+        return [self._first(id_).id for id_ in nearest]
 
     def _first(self, upstream_id: str) -> Served:
         """Return whom to show of those that serve an id: the lab itself, if it does."""
@@ -138,9 +141,11 @@ def resolve(reference: str, index: ReferenceIndex, preferred_provider_ids: Seque
         return _resolved(model, "exact", rules.CONFIDENCES["exact"])
     first, _, rest = reference.partition("/")
     if rest and index.has_provider(first.lower()):
-        return _of_provider(first.lower(), rest, index) or _across(
-            reference, index, preferred_provider_ids, first.lower()
-        )
+        answer = _of_provider(first.lower(), rest, index)
+        if answer and (answer.rule in rules.FORM - {"packaging"} or not index.spelled(reference)):
+            return answer
+        # What is here the name of a provider is a path there: openrouter serves poolside/laguna-m.1:free.
+        return _across(reference, index, preferred_provider_ids, first.lower())
     return _across(reference, index, preferred_provider_ids)
 
 
@@ -231,7 +236,7 @@ class _Search:
         return self._among_offers(self._link) or _not_found(self._spelling, self._index, self._link.id)
 
     def _spelled_after_prefix(self) -> list[Served]:
-        """Return what is served under the reference less what a tool put before it, as in ``bedrock/us.anthropic.…``."""
+        """Return what is served under the reference less what a tool put before it, as in ``bedrock/us.anthropic…``."""
         rest = self._reference
         while "/" in rest:
             rest = rest.partition("/")[2]
@@ -245,23 +250,34 @@ class _Search:
 
     def _among_spelled(self, spelled: Sequence[Served], rule: str) -> Resolution:
         """Resolve among those of the very spelling, and where they are too many among all offers of the same model."""
+        if preferred := self._among_preferred(spelled, rule):
+            return preferred
         answer = self._pick(spelled, rule, rules.CONFIDENCES[rule], self._common(spelled))
-        if self._link and (answer.outcome is Outcome.AMBIGUOUS or self._is_of_nobody(self._link, answer)):
+        if self._link and (answer.outcome is Outcome.AMBIGUOUS or self._is_of_nobody(self._link)):
             offered = self._among_offers(self._link)
             if offered and offered.outcome is Outcome.RESOLVED:
                 return offered
         return answer
 
-    def _is_of_nobody(self, link: Match, answer: Resolution) -> bool:
+    def _among_preferred(self, spelled: Sequence[Served], rule: str) -> Resolution | None:
+        """Resolve among what preferred providers serve, in whatever spelling, provider by provider."""
+        offers = self._index.offers(self._link.id) if self._link and rules.LOOSE.isdisjoint(self._link.steps) else []
+        for provider_id in self._preferred:
+            if mine := [model for model in spelled if model.provider_id == provider_id]:
+                return self._pick(mine, rule, rules.CONFIDENCES[rule], self._common(mine))
+            if self._link and (mine := [model for model in offers if model.provider_id == provider_id]):
+                return self._pick(mine, self._link.rule, self._link.confidence, self._link.id)
+        return None
+
+    def _is_of_nobody(self, link: Match) -> bool:
         """Whether the reference is but a name of the model, which one reseller happens to write so.
 
         Then it is the lab's own model that is meant, as with every other way to write it.
         """
-        provider_id = (answer.model_id or "").partition("/")[0]
         names_platform = (
             self._spelling.regional or self._spelling.packaged or self._spelling.mode or len(self._spelling.path) > 1
         )
-        return not names_platform and provider_id not in self._preferred and rules.LOOSE.isdisjoint(link.steps)
+        return not names_platform and rules.LOOSE.isdisjoint(link.steps)
 
     def _among_offers(self, link: Match) -> Resolution | None:
         offers = self._index.offers(link.id)

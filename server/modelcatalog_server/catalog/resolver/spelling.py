@@ -53,10 +53,10 @@ class Spelling:
     """An id, read. Two spellings are of one model only if words, numbers and sizes agree.
 
     ``words`` are in order and lower case, without those that have a field of their own. A single letter behind a digit
-    is marked (``+o`` of ``4o``), so that it is not the one before a digit (``o`` of ``o4``). ``numbers`` are those of the
-    version, in order: 4.6, 4-6 and 4p6 are all ("4", "6"). ``joined`` are the positions of two-digit ones, which may be
-    two. ``dates`` are normalised (``20251101``, ``202512``, ``0905``, ``001``). ``prefixes`` and ``path`` are what came
-    before the name, with dots and with slashes.
+    is marked (``+o`` of ``4o``), so that it is not the one before a digit (``o`` of ``o4``). ``numbers`` are those of
+    the version, in order: 4.6, 4-6 and 4p6 are all ("4", "6"). ``joined`` are the positions of two-digit ones, each of
+    which may be two. ``dates`` are normalised (``20251101``, ``202512``, ``0905``, ``001``). ``prefixes`` and ``path``
+    are what came before the name, with dots and with slashes.
     """
 
     text: str

@@ -9,14 +9,23 @@ from collections.abc import Sequence
 
 import pytest
 
-from known_links import canonical_index, catalog, derived_links, known_links, reference_index, score
+from known_links import ROOT, canonical_index, catalog, derived_links, known_links, reference_index, score
 from modelcatalog_server.catalog.resolver import rules
-from modelcatalog_server.catalog.resolver.canonical import NO_FACTS, CanonicalIndex, ModelFacts, derive_canonical
+from modelcatalog_server.catalog.resolver.canonical import (
+    NO_FACTS,
+    CanonicalIndex,
+    ModelFacts,
+    derive_canonical,
+    link_candidates,
+    pick_link,
+)
 from modelcatalog_server.catalog.resolver.reference import MAX_CANDIDATES, ReferenceIndex, Served, resolve
 from modelcatalog_server.catalog.resolver.spelling import read_spelling
 from modelcatalog_server.domain.errors import InvalidModelIdError
 from modelcatalog_server.domain.models import CanonicalLink
 from modelcatalog_server.domain.resolution import Outcome, Resolution
+
+PAGE = ROOT / "docs/resolving.md"
 
 
 def derive(served_id: str, provider_id: str = "somebody", facts: ModelFacts = NO_FACTS) -> CanonicalLink | None:
@@ -89,9 +98,11 @@ DERIVED = [
     ("served_id", "openrouter", "openai/gpt-5", "openai/gpt-5"),
     ("case", "openrouter", "minimax/minimax-m2.5", "minimax/MiniMax-M2.5"),
     ("lab_prefix", "azure", "gpt-5", "openai/gpt-5"),
-    ("lab_prefix", "digitalocean", "openai-gpt-5-mini", "openai/gpt-5-mini"),
-    ("lab_prefix", "snowflake-cortex", "snowflake-glm-5", "zhipuai/glm-5"),
-    ("lab_prefix", "anyone", "gpt-5-openai", "openai/gpt-5"),
+    ("maker_word", "digitalocean", "openai-gpt-5-mini", "openai/gpt-5-mini"),
+    ("maker_word", "snowflake-cortex", "snowflake-glm-5", "zhipuai/glm-5"),
+    ("maker_word", "anyone", "gpt-5-openai", "openai/gpt-5"),
+    ("maker_word", "gitlab", "duo-chat-gpt-5", "openai/gpt-5"),
+    ("maker_word", "aihubmix", "coding-xiaomi-mimo-v2.5", "xiaomi/mimo-v2.5"),
     ("reseller_path", "anyone", "workers-ai/@cf/moonshotai/kimi-k2.6", "moonshotai/kimi-k2.6"),
     ("reseller_path", "anyone", "hf:zai-org/GLM-4.7", "zhipuai/glm-4.7"),
     ("reseller_path", "anyone", "accounts/fireworks/models/glm-5p1", "zhipuai/glm-5.1"),
@@ -236,14 +247,14 @@ _TELLING = frozenset(
      "air", "haiku", "sonnet", "opus", "fable", "codex", "code", "coder", "vl", "vision", "image", "tts", "audio",
      "omni", "thinking", "reasoning", "non", "distill", "highspeed", "ultraspeed", "safeguard", "guard", "embed",
      "embedding", "rerank", "research", "scout", "maverick", "super", "nemo", "chat", "gpt", "claude", "gemini",
-     "gemma", "qwen", "llama", "mistral", "deepseek", "kimi", "glm", "grok", "mimo", "nemotron", "devstral", "magistral",
-     "codestral", "pixtral", "sonar", "step", "whisper", "command"}
+     "gemma", "qwen", "llama", "mistral", "deepseek", "kimi", "glm", "grok", "mimo", "nemotron", "devstral",
+     "magistral", "codestral", "pixtral", "sonar", "step", "whisper", "command"}
 )  # fmt: skip
 
 
 def _telling(text: str) -> list[str]:
     name = text.lower().rpartition("/")[2].partition(":thinking")[0]
-    name = re.sub(r"^([a-z]+\.){1,2}(?=[a-z])", "", name)
+    name = re.sub(r"^(([a-z]+\.){1,2}|duo-chat-|coding-)(?=[a-z])", "", name)
     words = re.split(r"[^a-z]+", name)
     return sorted(word for word in words if word in _TELLING)
 
@@ -320,6 +331,23 @@ def test_a_near_or_unreadable_day_vetoes_nothing(day: str | None) -> None:
     assert derive_canonical("somebody", "foo-2", ModelFacts(release_date=day), index) is not None
 
 
+def test_candidates_alone_say_what_a_link_depends_on() -> None:
+    """A refresh can hash them with a record's text: canonical models that its id cannot mean change nothing."""
+    ids = list(canonical_index().ids)
+    more = CanonicalIndex({**dict.fromkeys(ids, NO_FACTS), "lab/unheard-of-1": NO_FACTS})
+    for served_id in ("gpt-5", "us.anthropic.claude-opus-4-6-v1", "mistral-small", "nothing"):
+        assert link_candidates("a", served_id, more) == link_candidates("a", served_id, CanonicalIndex(ids))
+    assert link_candidates("a", "unheard-of-1", more)
+
+
+def test_a_candidate_that_turns_out_to_be_none_leaves_the_link_to_the_others() -> None:
+    candidates = link_candidates("a", "foo-2", CanonicalIndex(["one/foo-2", "two/foo-2"]))
+    assert pick_link(candidates, NO_FACTS) is None
+    link = pick_link([candidate for candidate in candidates if candidate.canonical_id != "one/foo-2"], NO_FACTS)
+    assert link is not None
+    assert link.canonical_id == "two/foo-2"
+
+
 def test_latest_is_the_newest_snapshot() -> None:
     index = CanonicalIndex(["lab/foo-2-20260301", "lab/foo-2-20260901"])
     link = derive_canonical("somebody", "foo-2-latest", NO_FACTS, index)
@@ -343,6 +371,15 @@ def test_what_differs_from_known_links_is_judgement_of_theirs() -> None:
     """A dated id of a dated model, or what has that very name: none is of another family or size than its id says."""
     for id_ in score(known_links()).wrong:
         assert _says_same(id_.partition("/")[2], derived_links()[id_].canonical_id)
+
+
+def test_the_page_has_the_rules_and_all_that_is_wrong_or_missed() -> None:
+    rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \|", PAGE.read_text(), re.MULTILINE)
+    assert [(rule, float(confidence)) for rule, confidence in rows if "/" not in rule] == list(
+        rules.CONFIDENCES.items()
+    )
+    result = score(known_links())
+    assert sorted(id_ for id_, _ in rows if "/" in id_) == sorted([*result.wrong, *result.missed])
 
 
 # --- resolving references ---------------------------------------------------------------------------------------
@@ -376,6 +413,8 @@ def test_what_differs_from_known_links_is_judgement_of_theirs() -> None:
         ("gpt-5-2025-08-07", "openai/gpt-5", "dated_snapshot"),
         ("azure/gpt-5-2025-08-07", "azure/gpt-5", "dated_snapshot"),
         ("digitalocean/gpt-5", "digitalocean/openai-gpt-5", "lab_prefix"),
+        ("databricks-claude-opus-4-6", "databricks/databricks-claude-opus-4-6", "served_id"),
+        ("duo-chat-gpt-5-4", "gitlab/duo-chat-gpt-5-4", "served_id"),
         ("claude-sonnet-4-5-latest", "anthropic/claude-sonnet-4-5", "latest"),
     ],
 )

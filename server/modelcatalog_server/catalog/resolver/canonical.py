@@ -1,10 +1,15 @@
-"""Derives which canonical model a served one is an instance of."""
+"""Derives which canonical model a served one is an instance of.
+
+In two steps, because they have to happen in two places: what a served id may mean follows from the ids that there are
+alone (:func:`link_candidates`), and which of it is meant from the record too (:func:`pick_link`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import NamedTuple
 
 from modelcatalog_server.catalog.resolver import rules
 from modelcatalog_server.catalog.resolver.matching import Known, Match, SpellingTable
@@ -26,14 +31,28 @@ class ModelFacts:
     """
 
     release_date: str | None = None
-    family: str | None = None
 
 
 NO_FACTS = ModelFacts()
 
 
+class LinkCandidate(NamedTuple):
+    """A canonical model that a served id may mean.
+
+    ``rank`` orders candidates: confidence, whether the lab is in the id's path, and of ``-latest`` the snapshot's date.
+    ``release_date`` is the canonical model's: it decides between equals, and may contradict.
+    """
+
+    canonical_id: str
+    rule: str
+    confidence: float
+    rank: tuple[float, bool, str]
+    is_contradicted_by_date: bool = False
+    release_date: str | None = None
+
+
 class CanonicalIndex:
-    """All canonical models that there are, to be built once per refresh."""
+    """All canonical models that there are. It serves as long as neither their ids nor their release dates change."""
 
     def __init__(self, models: Mapping[str, ModelFacts] | Iterable[str]) -> None:
         """Take canonical ids, with what is known of each if the caller has it."""
@@ -42,7 +61,8 @@ class CanonicalIndex:
         self._table = SpellingTable(self.labs)
         for id_ in sorted(self._facts):
             self._table.add(Known(id_, read_spelling(id_)))
-        self._read: dict[str, Spelling] = {}
+        self._spellings: dict[str, Spelling] = {}
+        self._candidates: dict[tuple[str, frozenset[str]], tuple[LinkCandidate, ...]] = {}
 
     def __contains__(self, canonical_id: str) -> bool:
         return canonical_id in self._facts
@@ -55,19 +75,30 @@ class CanonicalIndex:
         """All canonical ids."""
         return self._facts.keys()
 
-    def read(self, served_id: str) -> Spelling:
-        """Return the spelling of a served id. Half of them come again, from another provider."""
-        if served_id not in self._read:
-            self._read[served_id] = read_spelling(served_id)
-        return self._read[served_id]
-
-    def facts(self, canonical_id: str) -> ModelFacts:
-        """Return what is known of a canonical model besides its id."""
-        return self._facts.get(canonical_id, NO_FACTS)
-
     def find(self, spelling: Spelling, makers: frozenset[str] = frozenset()) -> list[Match]:
         """Return the canonical models that a spelling may mean, surest first."""
         return self._table.find(spelling, makers)
+
+    def candidates(self, provider_id: str, served_id: str) -> tuple[LinkCandidate, ...]:
+        """Return what a served id may mean by the rules. Half of the ids come again, from another provider."""
+        spelling = self._spellings.get(served_id)
+        if spelling is None:
+            spelling = self._spellings[served_id] = read_spelling(served_id)
+        makers = _provider_words(provider_id).intersection(spelling.words)
+        key = served_id, makers
+        if key not in self._candidates:
+            self._candidates[key] = tuple(self._candidate(match, spelling) for match in self.find(spelling, makers))
+        return self._candidates[key]
+
+    def _candidate(self, match: Match, spelling: Spelling) -> LinkCandidate:
+        return LinkCandidate(
+            canonical_id=match.id,
+            rule=match.rule,
+            confidence=match.confidence,
+            rank=_rank(match, spelling),
+            is_contradicted_by_date=not _CONTRADICTED_BY_DATE.isdisjoint(match.steps),
+            release_date=self._facts[match.id].release_date,
+        )
 
 
 def derive_canonical(
@@ -77,60 +108,58 @@ def derive_canonical(
 
     What upstream itself names is not looked at here: it wins, and the caller has it.
     """
-    qualified = model_id(provider_id, served_id)
-    if qualified in index:
-        return CanonicalLink(
-            canonical_id=qualified, rule="provider_and_id", confidence=rules.CONFIDENCES["provider_and_id"]
-        )
-    if served_id in index:
-        return CanonicalLink(canonical_id=served_id, rule="served_id", confidence=rules.CONFIDENCES["served_id"])
-    spelling = index.read(served_id)
-    matches = index.find(spelling, provider_words(provider_id))
-    chosen = choose([match for match in matches if not _is_vetoed(match, facts, index)], spelling, facts, index)
-    if chosen is None:
+    return pick_link(link_candidates(provider_id, served_id, index), facts)
+
+
+def link_candidates(provider_id: str, served_id: str, index: CanonicalIndex) -> tuple[LinkCandidate, ...]:
+    """Return the canonical models that a served one may be an instance of, by its id.
+
+    They are all that a link depends on besides the record itself, so a record whose candidates and text are as they
+    were has the link that it had.
+    """
+    for rule, id_ in (("provider_and_id", model_id(provider_id, served_id)), ("served_id", served_id)):
+        if id_ in index:
+            confidence = rules.CONFIDENCES[rule]
+            return (LinkCandidate(canonical_id=id_, rule=rule, confidence=confidence, rank=(confidence, True, "")),)
+    return index.candidates(provider_id, served_id)
+
+
+def pick_link(candidates: Sequence[LinkCandidate], facts: ModelFacts) -> CanonicalLink | None:
+    """Return the link to the one candidate that is better than all others, or ``None``."""
+    possible = [candidate for candidate in candidates if not _is_contradicted(candidate, facts)]
+    best = [candidate for candidate in possible if candidate.rank == max(other.rank for other in possible)]
+    if len(best) > 1:
+        best = [candidate for candidate in best if facts.release_date and facts.release_date == candidate.release_date]
+    if len(best) != 1:
         return None
-    return CanonicalLink(canonical_id=chosen.id, rule=chosen.rule, confidence=chosen.confidence)
+    return CanonicalLink(canonical_id=best[0].canonical_id, rule=best[0].rule, confidence=best[0].confidence)
 
 
-def provider_words(provider_id: str) -> frozenset[str]:
-    """Return the words that a provider may put before a model's name to say who serves it: snowflake-llama3.3-70b."""
+def choose_match(matches: Sequence[Match], spelling: Spelling) -> Match | None:
+    """Return the one match that is better than all others by the ids alone, or ``None``."""
+    ranks = [_rank(match, spelling) for match in matches]
+    best = [match for match, rank in zip(matches, ranks, strict=True) if rank == max(ranks)]
+    return best[0] if len(best) == 1 else None
+
+
+def _provider_words(provider_id: str) -> frozenset[str]:
+    """Return what a provider may put before a model's name to say who serves it: snowflake-llama3.3-70b."""
     return frozenset({provider_id, provider_id.partition("-")[0]})
 
 
-def choose(matches: Sequence[Match], spelling: Spelling, facts: ModelFacts, index: CanonicalIndex) -> Match | None:
-    """Return the one match that is better than all others, or ``None``."""
-    equal = [match for match in matches if match.confidence == matches[0].confidence]
-    for narrow in (_of_lab_in_path, _newest_for_latest, _of_same_release):
-        if len(equal) > 1:
-            equal = narrow(equal, spelling, facts, index) or equal
-    return equal[0] if len(equal) == 1 else None
+def _rank(match: Match, spelling: Spelling) -> tuple[float, bool, str]:
+    is_lab_named = match.id.partition("/")[0] in {*spelling.path, *spelling.prefixes}
+    # Months and days without a year have no order.
+    snapshot = match.dates[0] if spelling.latest and match.dates and len(match.dates[0]) >= len("202511") else ""
+    return match.confidence, is_lab_named, snapshot
 
 
-def _of_lab_in_path(equal: list[Match], spelling: Spelling, _facts: ModelFacts, _index: CanonicalIndex) -> list[Match]:
-    before = {*spelling.path, *spelling.prefixes}
-    return [match for match in equal if match.id.partition("/")[0] in before]
-
-
-def _newest_for_latest(
-    equal: list[Match], spelling: Spelling, _facts: ModelFacts, _index: CanonicalIndex
-) -> list[Match]:
-    if not spelling.latest or not all(len(match.dates) == 1 for match in equal):
-        return []
-    lengths = {len(match.dates[0]) for match in equal}
-    newest = max(match.dates[0] for match in equal)
-    return [match for match in equal if match.dates[0] == newest] if len(lengths) == 1 else []
-
-
-def _of_same_release(equal: list[Match], _spelling: Spelling, facts: ModelFacts, index: CanonicalIndex) -> list[Match]:
-    return [match for match in equal if facts.release_date and facts.release_date == index.facts(match.id).release_date]
-
-
-def _is_vetoed(match: Match, facts: ModelFacts, index: CanonicalIndex) -> bool:
+def _is_contradicted(candidate: LinkCandidate, facts: ModelFacts) -> bool:
     """Whether an undated id was released on another day than the snapshot that it would be taken for."""
-    if _CONTRADICTED_BY_DATE.isdisjoint(match.steps):
+    if not candidate.is_contradicted_by_date:
         return False
-    days = _day(facts.release_date), _day(index.facts(match.id).release_date)
-    return None not in days and abs(days[0] - days[1]) > MAX_RELEASE_GAP_DAYS  # type: ignore[operator]  # mypy does not see the test
+    served, canonical = _day(facts.release_date), _day(candidate.release_date)
+    return served is not None and canonical is not None and abs(served - canonical) > MAX_RELEASE_GAP_DAYS
 
 
 def _day(text: str | None) -> int | None:

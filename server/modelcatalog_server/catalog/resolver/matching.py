@@ -16,14 +16,17 @@ from modelcatalog_server.catalog.resolver.spelling import Spelling
 
 Key = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 
-#: Names of labs and clouds that ids put around a model's name, and of plans that it is sold under. The labs of the
-#: catalog and the provider at hand are added to them.
+#: Names of labs and clouds that ids put around a model's name. The labs of the catalog and the provider at hand are
+#: added to them.
 MAKERS: Final = frozenset(
     {"ai", "labs", "org", "x", "z", "meta", "zai", "xai", "google", "openai", "anthropic", "nvidia", "cohere", "amazon",
      "aws", "azure", "bedrock", "vertex", "alibaba", "alicloud", "aliyun", "mistralai", "minimaxai", "moonshot",
      "moonshotai", "zhipu", "zhipuai", "xiaomi", "tencent", "bytedance", "microsoft", "perplexity", "groq",
-     "databricks", "coding"}
+     "databricks", "cerebras", "sambanova", "fireworks", "together", "baseten", "novita", "siliconflow"}
 )  # fmt: skip
+
+#: What models are sold as, before their name: a coding plan, GitLab's Duo Chat.
+PRODUCTS: Final = (("coding",), ("duo", "chat"))
 
 #: How fast an open-weights model is run. Only beside a size, which says that the weights are open: GPT-4 Turbo is
 #: another model than GPT-4, Llama 3.3 70B Turbo is Llama 3.3 70B on faster machines.
@@ -133,14 +136,18 @@ def _without_makers(spelling: Spelling, makers: Set[str]) -> Iterator[tuple[Sequ
     """Yield the words as they are, with the dotted lab before them (deepseek.r1), and without labs around them."""
     words = spelling.words
     yield words, ()
+    for product in PRODUCTS:
+        if words[: len(product)] == product:
+            words = words[len(product) :]
+            yield words, ("maker_word",)
     if spelling.prefixes:
         yield (spelling.prefixes[-1], *words), ()
     for count in range(1, min(_MAX_LEADING, len(words) - 1) + 1):
         if words[count - 1] not in makers:
             break
-        yield words[count:], ("lab_prefix",)
+        yield words[count:], ("maker_word",)
     if len(words) > 1 and words[-1] in makers:
-        yield words[:-1], ("lab_prefix",)
+        yield words[:-1], ("maker_word",)
 
 
 def _number_readings(spelling: Spelling) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:

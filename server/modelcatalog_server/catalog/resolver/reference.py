@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from modelcatalog_server.catalog.resolver import rules
-from modelcatalog_server.catalog.resolver.canonical import NO_FACTS, CanonicalIndex, choose
+from modelcatalog_server.catalog.resolver.canonical import CanonicalIndex, choose_match
 from modelcatalog_server.catalog.resolver.matching import Known, Match, SpellingTable
 from modelcatalog_server.catalog.resolver.spelling import Spelling, read_spelling
 from modelcatalog_server.domain.errors import InvalidModelIdError
@@ -198,7 +198,7 @@ def _link(reference: str, spelling: Spelling, index: ReferenceIndex) -> Match | 
     """Return the canonical model that a reference means."""
     if reference in index.canonical:
         return Match(id=reference, steps=("canonical_id",), confidence=rules.CONFIDENCES["canonical_id"], substance=1.0)
-    return choose(index.canonical.find(spelling), spelling, NO_FACTS, index.canonical)
+    return choose_match(index.canonical.find(spelling), spelling)
 
 
 class _Found(NamedTuple):
@@ -274,10 +274,14 @@ class _Search:
 
         Then it is the lab's own model that is meant, as with every other way to write it.
         """
-        names_platform = (
-            self._spelling.regional or self._spelling.packaged or self._spelling.mode or len(self._spelling.path) > 1
-        )
-        return not names_platform and rules.LOOSE.isdisjoint(link.steps)
+        return not self._names_platform(link) and rules.LOOSE.isdisjoint(link.steps)
+
+    def _names_platform(self, link: Match) -> bool:
+        """Whether the reference says who runs the model or how: ``databricks-…``, ``us.anthropic.…``, ``…:free``."""
+        spelling = self._spelling
+        if "maker_word" in link.steps and link.id.partition("/")[0] not in spelling.words:
+            return True
+        return spelling.regional or spelling.packaged or bool(spelling.mode) or len(spelling.path) > 1
 
     def _among_offers(self, link: Match) -> Resolution | None:
         offers = self._index.offers(link.id)

@@ -21,14 +21,15 @@ CONFIDENCES: Final = MappingProxyType(
         "served_id": 0.99,
         "case": 0.99,
         "lab_prefix": 0.98,
+        "maker_word": 0.97,
         "reseller_path": 0.97,
         "region": 0.97,
         "punctuation": 0.97,
         "word_order": 0.96,
         "packaging": 0.96,
-        "mode": 0.93,
         "active_parameters": 0.94,
         "instruct": 0.94,
+        "mode": 0.93,
         "first_version": 0.93,
         "joined_version": 0.92,
         "version_zero": 0.92,
@@ -42,8 +43,9 @@ CONFIDENCES: Final = MappingProxyType(
 
 #: Steps that change how a name is written, and nothing that it says.
 FORM: Final = frozenset(
-    {"exact", "served_id", "case", "lab_prefix", "reseller_path", "region", "punctuation", "word_order", "packaging"}
-)
+    {"exact", "served_id", "case", "lab_prefix", "maker_word", "reseller_path", "region", "punctuation", "word_order",
+     "packaging"}
+)  # fmt: skip
 
 #: Steps that may lead from one snapshot of a model to another, or from a way to run it to all of them.
 LOOSE: Final = frozenset({"dated_snapshot", "undated", "latest", "preview", "serving_word", "mode"})

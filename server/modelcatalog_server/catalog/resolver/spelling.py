@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-#: How a model is packed or run: weights of fewer bits, their file format, a confidential or rented machine, no charge.
+#: How a model is packed or run: weights of fewer bits, their file format, a confidential or rented machine, a tariff.
 PACKAGING: Final = frozenset(
     {"fp8", "fp4", "nvfp4", "mxfp4", "bf16", "fp16", "int4", "int8", "awq", "gptq", "gguf", "mlx", "w4a16", "w8a8",
-     "4bit", "6bit", "8bit", "tee", "maas", "free"}
+     "4bit", "6bit", "8bit", "dynamic", "hf", "tee", "maas", "original", "flex", "free"}
 )  # fmt: skip
 
 #: Words between a model's name and its finish that say nothing: a beta of Grok 4.20 became Grok 4.20.

@@ -137,7 +137,7 @@ DERIVED = [
     ("serving_word", "togetherai", "meta-llama/Llama-3.3-70B-Instruct-Turbo", "meta/llama-3.3-70b-instruct"),
     ("undated", "llmgateway", "claude-3-7-sonnet", "anthropic/claude-3-7-sonnet-20250219"),
     ("undated", "llmgateway", "grok-4-20-reasoning", "xai/grok-4.20-0309-reasoning"),
-    ("undated", "anyone", "claude-3-7-sonnet-latest", "anthropic/claude-3-7-sonnet-20250219"),
+    ("latest", "anyone", "claude-3-7-sonnet-latest", "anthropic/claude-3-7-sonnet-20250219"),
 ]  # fmt: skip
 
 
@@ -154,9 +154,11 @@ def test_every_rule_of_deriving_is_tried_here() -> None:
     assert {rule for rule, *_ in DERIVED} == set(rules.CONFIDENCES) - of_references_alone
 
 
-def test_rules_stand_in_the_order_of_their_confidence_within_form_and_substance() -> None:
-    assert all(0 < confidence <= 1 for confidence in rules.CONFIDENCES.values())
-    assert rules.weakest(["case", "undated", "region"]) == "undated"
+def test_rules_stand_in_the_order_of_their_confidence() -> None:
+    confidences = list(rules.CONFIDENCES.values())
+    assert confidences == sorted(confidences, reverse=True)
+    assert 0 < confidences[-1] < confidences[0] == 1
+    assert rules.weakest(["case", "latest", "region", "undated"]) == "latest"
 
 
 # --- the guard --------------------------------------------------------------------------------------------------
@@ -507,13 +509,28 @@ def test_latest_is_an_id_where_the_catalog_has_it() -> None:
 def test_latest_is_the_newest_served_snapshot_where_it_has_not() -> None:
     ids = ["lab/foo-2-20260301", "lab/foo-2-20260901"]
     answer = resolve("foo-2-latest", small_index(ids, ids))
-    assert answer.model_id == "lab/foo-2-20260901"
-    assert answer.rule in {"latest", "undated"}
+    assert (answer.model_id, answer.rule) == ("lab/foo-2-20260901", "latest")
 
 
 def test_a_canonical_model_that_nobody_serves_is_named() -> None:
     answer = resolve("foo-2", small_index(["a/other-1"], ["lab/foo-2"]))
     assert (answer.outcome, answer.canonical_id) == (Outcome.NOT_FOUND, "lab/foo-2")
+
+
+def test_a_dated_snapshot_that_is_served_is_not_the_labs_undated_model() -> None:
+    index = small_index(["lab/foo-2", "a/foo-2-0528", "b/foo-2-0528"], ["lab/foo-2"])
+    for reference in ("foo-2-0528", "Foo_2_0528", "foo-2-0528-fp8"):
+        assert resolve(reference, index).candidates == ("a/foo-2-0528", "b/foo-2-0528")
+    assert resolve("foo-2-0601", index).model_id == "lab/foo-2"
+
+
+def test_a_name_that_resellers_give_to_other_snapshots_is_ambiguous() -> None:
+    canonical = CanonicalIndex(["lab/foo-large-latest"])
+    index = ReferenceIndex(
+        [Served("lab", "foo-large-latest", "lab/foo-large-latest"), Served("a", "foo-large"), Served("b", "foo-large")],
+        canonical,
+    )
+    assert resolve("foo-large", index).candidates == ("a/foo-large", "b/foo-large")
 
 
 def test_two_ids_of_one_provider_that_fit_equally_are_ambiguous() -> None:

@@ -246,18 +246,31 @@ class _Search:
 
     def _is_better_served(self, link: Match, matches: Sequence[Match]) -> bool:
         """Whether served ids say more of the reference than the canonical model: deepseek-r1-0528 itself is served."""
-        return not self._spelling.latest and any(match.substance > link.substance for match in matches)
+        if self._spelling.latest or rules.OF_TIME.isdisjoint(link.steps):
+            return False
+        return any(match.substance > link.substance for match in matches)
 
     def _among_spelled(self, spelled: Sequence[Served], rule: str) -> Resolution:
         """Resolve among those of the very spelling, and where they are too many among all offers of the same model."""
         if preferred := self._among_preferred(spelled, rule):
             return preferred
         answer = self._pick(spelled, rule, rules.CONFIDENCES[rule], self._common(spelled))
-        if self._link and (answer.outcome is Outcome.AMBIGUOUS or self._is_of_nobody(self._link)):
-            offered = self._among_offers(self._link)
-            if offered and offered.outcome is Outcome.RESOLVED:
-                return offered
-        return answer
+        if self._link is None or not self._may_be_widened(self._link, answer):
+            return answer
+        offered = self._among_offers(self._link)
+        return offered if offered and offered.outcome is Outcome.RESOLVED else answer
+
+    def _may_be_widened(self, link: Match, answer: Resolution) -> bool:
+        """Whether what is meant may be served under another spelling than the reference's own.
+
+        Of a name without a date only if those who serve it under that name mean the same snapshot, by what else is
+        known of them.
+        """
+        if answer.outcome is not Outcome.AMBIGUOUS:
+            return self._is_of_nobody(link)
+        return rules.OF_TIME.isdisjoint(link.steps) or (
+            answer.canonical_id == link.id and "dated_snapshot" not in link.steps
+        )
 
     def _among_preferred(self, spelled: Sequence[Served], rule: str) -> Resolution | None:
         """Resolve among what preferred providers serve, in whatever spelling, provider by provider."""

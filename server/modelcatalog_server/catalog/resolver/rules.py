@@ -35,9 +35,9 @@ CONFIDENCES: Final = MappingProxyType(
         "version_zero": 0.92,
         "preview": 0.91,
         "dated_snapshot": 0.9,
-        "latest": 0.88,
+        "undated": 0.88,
         "serving_word": 0.87,
-        "undated": 0.86,
+        "latest": 0.86,
     }
 )
 
@@ -47,8 +47,11 @@ FORM: Final = frozenset(
      "packaging"}
 )  # fmt: skip
 
-#: Steps that may lead from one snapshot of a model to another, or from a way to run it to all of them.
-LOOSE: Final = frozenset({"dated_snapshot", "undated", "latest", "preview", "serving_word", "mode"})
+#: Steps that may lead from one snapshot of a model to another.
+OF_TIME: Final = frozenset({"dated_snapshot", "undated", "latest"})
+
+#: Those, and steps from one way to run a model to all of them.
+LOOSE: Final = OF_TIME | {"serving_word", "mode"}
 
 
 def weakest(steps: Iterable[str]) -> str:

@@ -121,6 +121,10 @@ bench-load: $(VENV)/.server ## How long a refresh takes, from body received to c
 bench-refresh: $(VENV)/.server ## What a refresh costs by what changed: time, event loop, memory. ARGS="--sizes 1" for a part.
 	@$(BIN)/python bench/refresh.py $(ARGS)
 
+.PHONY: report-resolver
+report-resolver: $(VENV)/.server ## How well the resolver finds known links to canonical models, and what it misses.
+	@$(BIN)/python tools/report_resolver.py
+
 .PHONY: clean
 clean: ## Remove the environments and caches. The data directory stays.
 	rm -rf $(VENV) $(GENERATE_VENV) $(FLOOR_VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info

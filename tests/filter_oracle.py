@@ -4,8 +4,6 @@ A filter is a tree here; ``spell`` writes it in the language, ``Table.judge`` sa
 unknown (None).
 """
 
-# ruff: noqa: S311 -- what is drawn here is no secret
-
 from __future__ import annotations
 
 import random

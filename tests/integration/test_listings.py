@@ -43,6 +43,18 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NOW, PAST = 2, 1
 ORDERABLE = [path for path, field in MODEL_FIELDS.fields.items() if field.is_orderable]
+#: By these the whole catalog is paged through, one of each type, always known and not; by the others one provider is.
+ONE_OF_EACH_KIND = {
+    "id",
+    "provider_name",
+    "family",
+    "status",
+    "capabilities.structured_output",
+    "limits.max_input_tokens",
+    "pricing.cache_read",
+    "knowledge_cutoff",
+    "removed_time",
+}
 FILTERS = 300
 
 
@@ -186,7 +198,7 @@ async def test_listings_and_counts_take_them_now_and_in_the_past(
     snapshot: PostgresSnapshot, table: Table, rng: random.Random
 ) -> None:
     inventor = Inventor(rng, MODEL_FIELDS, table)
-    for _ in range(FILTERS // 10):
+    for _ in range(FILTERS // 20):
         filter_ = inventor.invent(2)
         text = spell(filter_, rng)
         print(text)
@@ -283,7 +295,7 @@ async def test_pages_in_any_order_are_the_sorted_list(
 ) -> None:
     order = parse_order_by(path + direction, MODEL_FIELDS)
     keys = [(MODEL_FIELDS.fields[path], bool(direction))]
-    if not direction:
+    if path in ONE_OF_EACH_KIND:
         assert await page_through(snapshot, Selection(order=order), 1700) == table.sort(keys, set(table.ids))
     expected = table.sort(keys, ids_of(table, "llmgateway"))
     filter_ = parse_filter("provider_id = llmgateway", MODEL_FIELDS)

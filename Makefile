@@ -113,6 +113,10 @@ test-floor: $(FLOOR_VENV)/.done ## The client's tests on the oldest versions tha
 test-kill: $(VENV)/.dev ## Kill servers in the middle of refreshes, 200 of them; the suite kills 50. KILLS=1000, KILL_SEED=7 to repeat.
 	@KILLS=$(or $(KILLS),200) $(BIN)/pytest -s tests/acceptance/test_kill.py
 
+.PHONY: fuzz-filter
+fuzz-filter: $(VENV)/.dev ## 100,000 random filters: each is understood or refused as INVALID_FILTER. ARGS=-s shows the seed.
+	@FUZZ_FILTERS=100000 $(BIN)/pytest --quiet --timeout=600 tests/unit/test_filter_fuzz.py $(ARGS)
+
 .PHONY: bench-load
 bench-load: $(VENV)/.server ## How long a refresh takes, from body received to committed.
 	@$(BIN)/python bench/load.py

@@ -28,11 +28,11 @@ from modelcatalog.v1.refresh_service_pb2_grpc import RefreshServiceStub
 from modelcatalog_client import AsyncModelCatalogClient
 from modelcatalog_client.errors import (
     DeadlineExceededError,
+    InvalidFilterError,
     InvalidPageTokenError,
     InvalidQueryError,
     PageTokenExpiredError,
     ProviderNotFoundError,
-    UnimplementedError,
 )
 from modelcatalog_server.domain.audit import AuditEntry
 from modelcatalog_server.rpc import audit
@@ -306,7 +306,7 @@ class Stuck:
     async def append(self, entry: AuditEntry) -> None:
         await asyncio.Event().wait()
 
-    async def list_events(self, *, before_id: int | None, limit: int) -> list[Any]:
+    async def list_events(self, matching: Any = None, *, before_id: int | None, limit: int) -> list[Any]:
         return []
 
     async def prune(self, *, before: datetime) -> int:
@@ -352,13 +352,26 @@ async def test_events_that_come_meanwhile_are_not_on_later_pages(stage: Stage, c
     assert [event.target for event in first.audit_events] + rest == [str(n) for n in range(20, 0, -1)]
 
 
+async def test_a_filter_picks_events_and_binds_the_token(stage: Stage, client: AsyncModelCatalogClient) -> None:
+    await fill(stage, 5)
+    await client.update_provider("zeldoc", enabled=False)
+    assert [event.target for event in await events_of(client, filter="target:ZEL")] == ["zeldoc"]
+    listing = client.list_audit_events(filter="id <= 4 NOT target = 3", page_size=1).pages()
+    first = await anext(listing)
+    rest = [event async for page in listing for event in page.audit_events]
+    assert [event.target for event in [*first.audit_events, *rest]] == ["4", "2", "1"]
+    for other in ("", "id <= 4"):
+        with pytest.raises(InvalidPageTokenError):
+            await events_of(client, filter=other, page_token=first.next_page_token)
+
+
 async def test_what_is_wrong_with_a_listing_is_refused(stage: Stage, client: AsyncModelCatalogClient) -> None:
     await fill(stage, 3)
     with pytest.raises(InvalidQueryError) as raised:
         await events_of(client, page_size=-1)
     assert [each.field for each in raised.value.field_violations] == ["page_size"]
-    with pytest.raises(UnimplementedError, match="filter"):
-        await events_of(client, filter='code = "OK"')
+    with pytest.raises(InvalidFilterError, match="column 1: 'codes' is no field of AuditEvent"):
+        await events_of(client, filter='codes = "OK"')
     page = await anext(client.list_audit_events(page_size=1).pages())
     of_providers = await anext(client.list_providers(page_size=1).pages())
     for token in ("x", page.next_page_token[:-1], of_providers.next_page_token):

@@ -49,8 +49,6 @@ SECRET = "postgresql://modelcatalog:hunter2@db.internal/models"
 
 #: Reasons of calls that this version cannot raise yet.
 LATER = {
-    "INVALID_FILTER",
-    "INVALID_ORDER_BY",
     "AMBIGUOUS_MODEL",
     "RATE_LIMITED",
     "MISSING_TOKEN",

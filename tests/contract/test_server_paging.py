@@ -14,11 +14,13 @@ from conftest import Services, StartApp, make_settings
 from modelcatalog.v1.model_catalog_service_pb2 import ListModelsRequest
 from modelcatalog_client import AsyncModelCatalogClient
 from modelcatalog_client.errors import (
+    InvalidArgumentError,
+    InvalidFilterError,
+    InvalidOrderByError,
     InvalidPageTokenError,
     InvalidQueryError,
     PageTokenExpiredError,
     ProviderNotFoundError,
-    UnimplementedError,
 )
 from modelcatalog_server import app
 from modelcatalog_server.domain.refresh import RefreshType
@@ -193,14 +195,121 @@ async def test_a_provider_that_does_not_exist_has_no_empty_listing(client: Async
     assert raised.value.candidates[0] == "openai"
 
 
-@pytest.mark.parametrize("argument", ["filter", "order_by"])
-async def test_what_is_not_there_yet_is_refused_and_not_ignored(client: AsyncModelCatalogClient, argument: str) -> None:
-    for list_ in (client.list_models, client.list_providers):
-        listing: Any = list_(**{argument: "name"})  # type: ignore[arg-type]
-        with pytest.raises(UnimplementedError) as raised:
-            await anext(listing.pages())
-        assert raised.value.reason == "NOT_IMPLEMENTED"
-        assert argument in raised.value.message
+# --- filters and orders ------------------------------------------------------------------------------------------
+
+
+async def test_a_filter_and_an_order_list_what_they_say(client: AsyncModelCatalogClient) -> None:
+    """The example of the contract, in pages of three, against the whole list."""
+    text = (
+        'provider_id = "openai" AND capabilities.vision = true AND pricing.input <= 1.25 AND'
+        " limits.context_window >= 200000 AND NOT tags:deprecated"
+    )
+    fitting = [
+        model
+        async for model in client.list_models(provider_id="openai", page_size=1000)
+        if model.capabilities.vision
+        and model.pricing.HasField("input")
+        and float(model.pricing.input) <= 1.25
+        and model.limits.context_window >= 200_000
+    ]
+    assert len(fitting) > 6
+    expected = sorted(fitting, key=lambda model: (-model.limits.context_window, float(model.pricing.input), model.id))
+    order = "limits.context_window desc, pricing.input"
+    pages = await pages_of(client, filter=text, order_by=order, page_size=3)
+    assert ids_on(pages) == [model.id for model in expected]
+    assert {page.total_size for page in pages} == {len(expected)}
+    second = await pages_of(client, filter=text, order_by=order, page_size=3, page=2)
+    assert ids_on(second) == ids_on(pages)[3:6]
+    rest = await pages_of(client, filter=text, order_by=order, page_size=9, page_token=second[0].next_page_token)
+    assert ids_on(rest) == ids_on(pages)[6:]
+
+
+async def test_an_order_puts_unknown_prices_last(client: AsyncModelCatalogClient) -> None:
+    for direction in ("", " desc"):
+        listing = client.list_models(order_by=f"pricing.output{direction}", page_size=1000)
+        known = [model.pricing.HasField("output") async for model in listing]
+        assert known == sorted(known, reverse=True)
+        assert len(known) == ALL
+        assert not all(known)
+
+
+async def test_providers_take_both_too(client: AsyncModelCatalogClient) -> None:
+    every = [provider async for provider in client.list_providers(page_size=1000)]
+    fitting = [provider for provider in every if provider.model_count > 40]
+    expected = sorted(fitting, key=lambda provider: (-provider.model_count, provider.id.encode()))
+    listing = client.list_providers(filter="model_count > 40", order_by="model_count desc", page_size=7)
+    pages = [page async for page in listing.pages()]
+    assert [provider for page in pages for provider in page.providers] == expected
+    assert {page.total_size for page in pages} == {len(expected)}
+
+
+@pytest.mark.parametrize(
+    ("listing", "error", "complaint"),
+    [
+        ({"filter": "vision = true"}, InvalidFilterError, "column 1: 'vision' is no field of Model"),
+        ({"filter": "name = x)"}, InvalidFilterError, "column 9: expected AND, OR, another condition or the end"),
+        ({"order_by": "name, tags"}, InvalidOrderByError, "column 7: tags is a list"),
+    ],
+    ids=str,
+)
+async def test_a_mistake_is_named_with_its_column(
+    client: AsyncModelCatalogClient, listing: dict[str, Any], error: type[InvalidArgumentError], complaint: str
+) -> None:
+    with pytest.raises(error) as raised:
+        await pages_of(client, **listing)
+    (violation,) = raised.value.field_violations
+    assert violation.field == next(iter(listing))
+    assert violation.description.startswith(complaint)
+
+
+async def test_a_token_belongs_to_its_filter_and_order(client: AsyncModelCatalogClient) -> None:
+    listing: dict[str, Any] = {"filter": "family = gpt*", "order_by": "name desc"}
+    token = (await pages_of(client, page_size=2, page=1, **listing))[0].next_page_token
+    assert ids_on([await anext(client.list_models(page_token=token, page_size=2, **listing).pages())])
+    for other in ({}, {"filter": "family = gpt*"}, {**listing, "order_by": "name"}, {**listing, "filter": "name:gpt"}):
+        with pytest.raises(InvalidPageTokenError, match="other arguments"):
+            await pages_of(client, page_token=token, **other)
+
+
+@pytest.mark.parametrize("order_by", ["", "name desc", "pricing.cache_read, name"])
+async def test_a_filtered_listing_across_refreshes_stays_in_its_revision(
+    stage: Stage, moving: AsyncModelCatalogClient, order_by: str
+) -> None:
+    """What fits no longer, fits now, or moves in the order, is for the next listing."""
+    listing: dict[str, Any] = {"filter": "pricing.input > 1 AND name:gpt", "order_by": order_by}
+    expected = [model async for model in moving.list_models(page_size=1000, **listing)]
+    assert len(expected) > 10
+    pages = []
+    async for page in moving.list_models(page_size=4, **listing).pages():
+        pages.append(page)
+        if len(pages) == 2:
+            for model in expected[::3]:
+                stage.catalog.model(model.id)["name"] = "another"
+            for model in expected[1::3]:
+                stage.catalog.model(model.id)["cost"] = {"input": 9, "output": 9}
+            stage.catalog.remove(expected[-1].id)
+            stage.catalog.add("openai/aaa", name="GPT zzz")
+            assert (await stage.refresh()).result_revision == 2
+    assert [model for page in pages for model in page.models] == expected
+    assert {(page.total_size, page.catalog_revision) for page in pages} == {(len(expected), 1)}
+    now = [model.id async for model in moving.list_models(page_size=4, **listing)]
+    assert "openai/aaa" in now
+    assert expected[0].id not in now
+
+
+async def test_runs_are_filtered_too(stage: Stage, moving: AsyncModelCatalogClient) -> None:
+    for number in range(3):
+        stage.catalog.model("openai/gpt-5")["name"] = f"GPT-5 {number}"
+        await stage.refresh()
+    runs = [run async for run in moving.list_refreshes(filter="state = succeeded counts.changed = 1")]
+    assert [run.result_revision for run in runs] == [4, 3, 2]
+    listing = moving.list_refreshes(filter="trigger = MANUAL", page_size=2).pages()
+    first = await anext(listing)
+    assert len([*first.refreshes, *[run async for page in listing for run in page.refreshes]]) == 3
+    with pytest.raises(InvalidPageTokenError):
+        await anext(moving.list_refreshes(page_token=first.next_page_token).pages())
+    with pytest.raises(InvalidFilterError, match="column 1: 'status' is no field of Refresh"):
+        await anext(moving.list_refreshes(filter="status = succeeded").pages())
 
 
 # --- tokens --------------------------------------------------------------------------------------------------------
@@ -214,6 +323,8 @@ async def test_a_token_belongs_to_its_arguments(client: AsyncModelCatalogClient)
         {"page_token": token, "show_removed": True},
         {"page_token": of_openai},
         {"page_token": of_openai, "provider_id": "anthropic"},
+        {"page_token": token, "filter": "family = gpt"},
+        {"page_token": token, "order_by": "id"},
     ):
         with pytest.raises(InvalidPageTokenError, match="other arguments"):
             await pages_of(client, **listing)
@@ -367,7 +478,6 @@ async def test_a_token_of_providers_belongs_to_its_arguments(client: AsyncModelC
 
 async def test_the_request_names_no_other_argument_than_these() -> None:
     """A new argument of ListModels has to be bound into the page token, or to be named here as one that is not."""
-    bound = {"provider_id", "show_removed"}
+    bound = {"provider_id", "filter", "order_by", "show_removed"}
     free = {"page_size", "page_token", "page", "view", "read_mask", "if_none_match"}
-    refused = {"filter", "order_by"}
-    assert {field.name for field in ListModelsRequest.DESCRIPTOR.fields} == bound | free | refused
+    assert {field.name for field in ListModelsRequest.DESCRIPTOR.fields} == bound | free

@@ -14,7 +14,15 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from conftest import Services
+from modelcatalog_server.domain.query import EVERYTHING
 from modelcatalog_server.storage import queries
+from modelcatalog_server.storage.composition import (
+    AUDIT_EVENT_COLUMNS,
+    MODEL_COLUMNS,
+    PROVIDER_COLUMNS,
+    REFRESH_COLUMNS,
+    compose,
+)
 
 NOW = datetime.now(UTC)
 
@@ -96,8 +104,26 @@ PARAMETERS: dict[str, Any] = {
 #: Where a parameter of this name is of another type.
 OVERRIDES: dict[str, dict[str, Any]] = {"list_events": {"after_id": 1}, "list_audit_events": {"before_id": 1}}
 
-AGGREGATES = ("state", "models", "providers", "refreshes", "apply", "policy", "audit")
+AGGREGATES = ("state", "models", "providers", "refreshes", "apply", "policy", "audit", "listings")
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s")
+
+#: What the listings are about.
+LISTED = {
+    "models": MODEL_COLUMNS,
+    "providers": PROVIDER_COLUMNS,
+    "refreshes": REFRESH_COLUMNS,
+    "audit_events": AUDIT_EVENT_COLUMNS,
+}
+
+
+def statements_of(aggregate: str) -> dict[str, str]:
+    """Return the statements of a file; what is composed into listings is in a test of its own."""
+    statements: dict[str, Any] = queries.load(aggregate)
+    if aggregate == "listings":
+        for name, text in statements.items():
+            (columns,) = [columns for noun, columns in LISTED.items() if noun in name]
+            statements[name] = compose(EVERYTHING, columns).fill(text).as_string()
+    return statements
 
 
 @pytest.fixture(scope="module")
@@ -127,24 +153,24 @@ async def settled(
 
 
 async def test_postgresql_takes_every_statement(connection: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
-    statements = {name: text for aggregate in AGGREGATES for name, text in queries.load(aggregate).items()}
+    statements = {name: text for aggregate in AGGREGATES for name, text in statements_of(aggregate).items()}
     for name in sorted(statements, key=lambda name: not name.startswith("create_staged")):
         if name.startswith(("create_staged", "analyze")):
-            await connection.execute(statements[name])
+            await connection.execute(statements[name].encode())
         elif name.startswith("copy_"):
-            async with connection.cursor().copy(statements[name]):
+            async with connection.cursor().copy(statements[name].encode()):
                 pass
         else:
             values = PARAMETERS | OVERRIDES.get(name, {})
             used = {parameter: values[parameter] for parameter in _PLACEHOLDER.findall(statements[name])}
-            await connection.execute(f"EXPLAIN {statements[name]}", used)
+            await connection.execute(f"EXPLAIN {statements[name]}".encode(), used)
 
 
 def test_no_parameter_here_is_left_over() -> None:
     used = {
         parameter
         for aggregate in AGGREGATES
-        for text in queries.load(aggregate).values()
+        for text in statements_of(aggregate).values()
         for parameter in _PLACEHOLDER.findall(text)
     }
     assert used == PARAMETERS.keys()

@@ -29,6 +29,7 @@ from modelcatalog_server.domain.errors import (
     TooManyIdsError,
 )
 from modelcatalog_server.domain.ports import CatalogState
+from modelcatalog_server.domain.query import START, Boundary, Listed
 from modelcatalog_server.domain.signal import Signal
 from modelcatalog_server.tokens import TokenSealer
 
@@ -114,6 +115,10 @@ async def test_names_the_id_among_many_that_is_none(reader: CatalogReader) -> No
         (ModelQuery(page=1, page_token="x"), "page"),
         (ModelQuery(provider_id=""), "provider_id"),
         (ModelQuery(provider_id="a/b"), "provider_id"),
+        (ModelQuery(filter="name"), "filter"),
+        (ModelQuery(order_by="tags"), "order_by"),
+        (ProviderQuery(filter="pricing.input = 1"), "filter"),
+        (ProviderQuery(order_by="name up"), "order_by"),
         (ProviderQuery(page_size=-7), "page_size"),
     ],
     ids=repr,
@@ -135,22 +140,26 @@ def test_a_page_has_its_default_and_its_bound(asked: int, given: int) -> None:
 # --- page tokens ---------------------------------------------------------------------------------------------------
 
 
+def listed(*items: str) -> list[Listed[str]]:
+    return [Listed(item=item, boundary=Boundary(id=f"id-{item}", keys=(f"key-{item}", None))) for item in items]
+
+
 def test_a_token_leads_to_behind_the_last_item_of_its_page(reader: CatalogReader) -> None:
-    page = reader._page(["a", "b", "c"], ["id-a", "id-b", "id-c"], 2, 5, 9, ["models", None, False])
+    page = reader._page(listed("a", "b", "c"), 2, 5, 9, ["models", None, False])
     assert (page.items, page.total, page.revision) == (["a", "b"], 9, 5)
     position = reader._position(page.next_token, ["models", None, False], STATE)
-    assert (position.revision, position.after_id, position.total) == (5, "id-b", 9)
+    assert (position.revision, position.after, position.total) == (5, Boundary(id="id-b", keys=("key-b", None)), 9)
 
 
 @pytest.mark.parametrize("items", [[], ["a"], ["a", "b"]])
 def test_the_last_page_has_no_token(reader: CatalogReader, items: list[str]) -> None:
-    page = reader._page(items, items, 2, 5, 9, ["models"])
+    page = reader._page(listed(*items), 2, 5, 9, ["models"])
     assert (page.items, page.next_token) == (items, "")
 
 
 def test_without_a_token_a_listing_begins_at_the_revision_of_now(reader: CatalogReader) -> None:
     position = reader._position("", ["models"], STATE)
-    assert (position.revision, position.after_id, position.total) == (7, "", -1)
+    assert (position.revision, position.after, position.total) == (7, START, -1)
 
 
 @pytest.mark.parametrize(

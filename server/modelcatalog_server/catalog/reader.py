@@ -9,6 +9,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from modelcatalog_server.catalog.fields import MODEL_FIELDS, PROVIDER_FIELDS
+from modelcatalog_server.catalog.filtering import parse_filter
+from modelcatalog_server.catalog.ordering import parse_order_by
 from modelcatalog_server.domain.errors import (
     CatalogNotReadyError,
     InvalidModelIdError,
@@ -22,6 +25,7 @@ from modelcatalog_server.domain.errors import (
 )
 from modelcatalog_server.domain.models import Benchmark, Model, Provider
 from modelcatalog_server.domain.ports import CatalogCounts, CatalogSnapshot, CatalogState, CatalogStore
+from modelcatalog_server.domain.query import START, Boundary, FieldCatalogue, Listed, Selection
 from modelcatalog_server.domain.signal import Signal
 from modelcatalog_server.tokens import ExpiredTokenError, InvalidTokenError, TokenSealer
 
@@ -73,6 +77,8 @@ class ModelQuery:
     """Arguments of a listing of models."""
 
     provider_id: str | None = None
+    filter: str = ""
+    order_by: str = ""
     page_size: int = 0
     page_token: str = ""
     page: int = 0
@@ -84,6 +90,8 @@ class ModelQuery:
 class ProviderQuery:
     """Arguments of a listing of providers."""
 
+    filter: str = ""
+    order_by: str = ""
     page_size: int = 0
     page_token: str = ""
     show_removed: bool = False
@@ -107,10 +115,10 @@ class CatalogInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Position:
-    """Where a page begins: after an id, in a revision, of so many in all."""
+    """Where a page begins: behind an item, in a revision, of so many in all."""
 
     revision: int
-    after_id: str = ""
+    after: Boundary = START
     total: int = -1
 
 
@@ -150,10 +158,11 @@ class CatalogReader:
             return Read(state=snapshot.state, value=models)
 
     async def list_models(self, query: ModelQuery, *, at_least: AtLeast = ANY_REVISION) -> Read[Page[Model]]:
-        """Return one page of models by id; later pages stay in the revision of the first.
+        """Return one page of models, by id or in the order asked for; later pages stay in the revision of the first.
 
         Raises:
             ProviderNotFoundError: there is no such provider.
+            InvalidFilterError, InvalidOrderByError: with the column of the mistake.
             InvalidPageTokenError, PageTokenExpiredError: the token is not good.
         """
         size = to_page_size(query.page_size)
@@ -163,15 +172,17 @@ class CatalogReader:
             raise InvalidQueryError("page", "cannot be combined with page_token")
         if query.provider_id is not None:
             check_provider_id("provider_id", query.provider_id)
-        scope: Scope = ["models", query.provider_id, query.show_removed]
+        selection = _select(query, MODEL_FIELDS)
+        scope = _scope(query, "models", query.provider_id, query.show_removed)
         async with self._snapshot(at_least) as snapshot:
             if query.provider_id is not None:
                 await _check_provider_exists(snapshot, query.provider_id)
             position = self._position(query.page_token, scope, snapshot.state)
             models = await snapshot.list_models(
+                selection,
                 revision=position.revision,
                 provider_id=query.provider_id,
-                after_id=position.after_id,
+                after=position.after,
                 offset=max(query.page - 1, 0) * size,
                 limit=size + 1,
                 show_removed=query.show_removed,
@@ -179,9 +190,10 @@ class CatalogReader:
             )
             total = position.total
             if total < 0:
-                total = await snapshot.count_models(provider_id=query.provider_id, show_removed=query.show_removed)
-            ids = [model.model_id for model in models]
-            return Read(state=snapshot.state, value=self._page(models, ids, size, position.revision, total, scope))
+                total = await snapshot.count_models(
+                    selection, provider_id=query.provider_id, show_removed=query.show_removed
+                )
+            return Read(state=snapshot.state, value=self._page(models, size, position.revision, total, scope))
 
     async def list_benchmarks(self, model_id: str, *, at_least: AtLeast = ANY_REVISION) -> Read[Benchmarks]:
         """Return the results of the canonical model behind a served one, or of a canonical one itself.
@@ -208,23 +220,25 @@ class CatalogReader:
             return Read(state=snapshot.state, value=await _check_provider_exists(snapshot, provider_id))
 
     async def list_providers(self, query: ProviderQuery, *, at_least: AtLeast = ANY_REVISION) -> Read[Page[Provider]]:
-        """Return one page of providers by id; later pages stay in the revision of the first."""
+        """Return one page of providers as :meth:`list_models` does of models."""
         size = to_page_size(query.page_size)
-        scope: Scope = ["providers", query.show_removed]
+        selection = _select(query, PROVIDER_FIELDS)
+        scope = _scope(query, "providers", query.show_removed)
         async with self._snapshot(at_least) as snapshot:
             position = self._position(query.page_token, scope, snapshot.state)
             providers = await snapshot.list_providers(
+                selection,
                 revision=position.revision,
-                after_id=position.after_id,
+                after=position.after,
                 limit=size + 1,
                 show_removed=query.show_removed,
             )
             total = position.total
             if total < 0:
-                total = await snapshot.count_providers(revision=position.revision, show_removed=query.show_removed)
-            ids = [provider.record.id for provider in providers]
-            page = self._page(providers, ids, size, position.revision, total, scope)
-            return Read(state=snapshot.state, value=page)
+                total = await snapshot.count_providers(
+                    selection, revision=position.revision, show_removed=query.show_removed
+                )
+            return Read(state=snapshot.state, value=self._page(providers, size, position.revision, total, scope))
 
     async def get_info(self, *, at_least: AtLeast = ANY_REVISION) -> Read[CatalogInfo]:
         """Return what the catalog holds; answers before the first refresh too, with zeros."""
@@ -266,20 +280,32 @@ class CatalogReader:
         if not token:
             return _Position(revision=state.revision)
         try:
-            sealed_scope, revision, after_id, total = self._page_tokens.unseal(token)
+            sealed_scope, revision, after_id, total, *keys = self._page_tokens.unseal(token)
         except ExpiredTokenError as error:
             raise PageTokenExpiredError("page_token is older than 24 hours: list again from the first page") from error
         except (InvalidTokenError, ValueError, TypeError) as error:
             raise InvalidPageTokenError("page_token", "is not one of this service's tokens") from error
         if sealed_scope != list(scope):
             raise InvalidPageTokenError("page_token", "belongs to a listing with other arguments")
-        return _Position(revision=revision, after_id=after_id, total=total)
+        return _Position(revision=revision, after=Boundary(id=after_id, keys=tuple(keys)), total=total)
 
-    def _page(self, items: list[T], ids: list[str], size: int, revision: int, total: int, scope: Scope) -> Page[T]:
+    def _page(self, listed: Sequence[Listed[T]], size: int, revision: int, total: int, scope: Scope) -> Page[T]:
         """Cut the one item that was read beyond the page; that it was there means that there is a next page."""
-        more = len(items) > size
-        token = self._page_tokens.seal([scope, revision, ids[size - 1], total]) if more else ""
-        return Page(items=items[:size], next_token=token, total=total, revision=revision)
+        token = ""
+        if len(listed) > size:
+            last = listed[size - 1].boundary
+            token = self._page_tokens.seal([scope, revision, last.id, total, *last.keys])
+        return Page(items=[each.item for each in listed[:size]], next_token=token, total=total, revision=revision)
+
+
+def _select(query: ModelQuery | ProviderQuery, fields: FieldCatalogue) -> Selection:
+    return Selection(filter=parse_filter(query.filter, fields), order=parse_order_by(query.order_by, fields))
+
+
+def _scope(query: ModelQuery | ProviderQuery, *arguments: str | bool | None) -> Scope:
+    """Return what a token is bound to; filter and order as a digest, for they may be long."""
+    selected = [_digest([query.filter, query.order_by])] if query.filter or query.order_by else []
+    return [*arguments, *selected]
 
 
 def model_etag(model: Model) -> str:

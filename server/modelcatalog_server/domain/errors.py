@@ -41,6 +41,22 @@ class InvalidFieldMaskError(InvalidArgumentError):
     """A mask names a field that does not exist."""
 
 
+class InvalidExpressionError(InvalidArgumentError):
+    """An argument in a language of its own has a mistake. ``column``: where, in characters from 1."""
+
+    def __init__(self, field: str, message: str, *, column: int | None = None) -> None:
+        super().__init__(field, message if column is None else f"column {column}: {message}")
+        self.column = column
+
+
+class InvalidFilterError(InvalidExpressionError):
+    """A filter does not parse, or asks for what a field cannot be asked for."""
+
+
+class InvalidOrderByError(InvalidExpressionError):
+    """An order does not parse, or names a field that gives none."""
+
+
 class InvalidPageTokenError(InvalidArgumentError):
     """A page token is not one of ours or belongs to other arguments."""
 

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from modelcatalog_server.domain.audit import AuditEntry, AuditEvent
 from modelcatalog_server.domain.models import Benchmark, Model, ModelRecord, Prices, Provider
+from modelcatalog_server.domain.query import Boundary, Expression, Listed, Selection
 from modelcatalog_server.domain.refresh import (
     Difference,
     EventKind,
@@ -113,19 +114,20 @@ class CatalogSnapshot(Protocol):
 
     async def list_models(
         self,
+        selection: Selection,
         *,
         revision: int,
         provider_id: str | None,
-        after_id: str,
+        after: Boundary,
         offset: int,
         limit: int,
         show_removed: bool,
         with_raw: bool,
-    ) -> list[Model]:
-        """Return models by id, after ``after_id``, as they were at ``revision`` (at most the snapshot's)."""
+    ) -> list[Listed[Model]]:
+        """Return selected models behind ``after``, as they were at ``revision`` (at most the snapshot's)."""
         ...
 
-    async def count_models(self, *, provider_id: str | None, show_removed: bool) -> int:
+    async def count_models(self, selection: Selection, *, provider_id: str | None, show_removed: bool) -> int:
         """Return how many models a listing has in all, now."""
         ...
 
@@ -145,11 +147,13 @@ class CatalogSnapshot(Protocol):
         """Return a provider, also a disabled or removed one."""
         ...
 
-    async def list_providers(self, *, revision: int, after_id: str, limit: int, show_removed: bool) -> list[Provider]:
-        """Return providers by id, after ``after_id``, as they were at ``revision``."""
+    async def list_providers(
+        self, selection: Selection, *, revision: int, after: Boundary, limit: int, show_removed: bool
+    ) -> list[Listed[Provider]]:
+        """Return selected providers behind ``after``, as they were at ``revision``."""
         ...
 
-    async def count_providers(self, *, revision: int, show_removed: bool) -> int:
+    async def count_providers(self, selection: Selection, *, revision: int, show_removed: bool) -> int:
         """Return how many providers a listing has in all."""
         ...
 
@@ -195,8 +199,10 @@ class AuditLog(Protocol):
         """Write one entry."""
         ...
 
-    async def list_events(self, *, before_id: int | None, limit: int) -> list[AuditEvent]:
-        """Return events newest first, those older than ``before_id``."""
+    async def list_events(
+        self, matching: Expression | None = None, *, before_id: int | None, limit: int
+    ) -> list[AuditEvent]:
+        """Return events newest first, those older than ``before_id``, all or those that match."""
         ...
 
     async def prune(self, *, before: datetime) -> int:
@@ -359,8 +365,10 @@ class RefreshStore(Protocol):
         """Return the newest run that is over."""
         ...
 
-    async def list_refreshes(self, *, before: tuple[datetime, UUID] | None, limit: int) -> list[Refresh]:
-        """Return runs newest first, those that started before ``before``."""
+    async def list_refreshes(
+        self, matching: Expression | None = None, *, before: tuple[datetime, UUID] | None, limit: int
+    ) -> list[Refresh]:
+        """Return runs newest first, those that started before ``before``, all or those that match."""
         ...
 
     async def get_last_event_id(self) -> int:

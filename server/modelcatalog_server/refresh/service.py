@@ -22,6 +22,7 @@ from modelcatalog_server.domain.errors import (
     ServerDrainingError,
 )
 from modelcatalog_server.domain.ports import CatalogState, RefreshOwnership, RefreshStore
+from modelcatalog_server.domain.query import Expression
 from modelcatalog_server.domain.refresh import (
     EventKind,
     Refresh,
@@ -187,9 +188,11 @@ class RefreshService:
             raise RefreshNotFoundError(str(refresh_id))
         return refresh
 
-    async def list_refreshes(self, *, before: tuple[datetime, UUID] | None, limit: int) -> list[Refresh]:
-        """Return runs newest first, those that started before ``before``."""
-        return await self._store.list_refreshes(before=before, limit=limit)
+    async def list_refreshes(
+        self, matching: Expression | None = None, *, before: tuple[datetime, UUID] | None, limit: int
+    ) -> list[Refresh]:
+        """Return runs newest first, those that started before ``before``, all or those that match."""
+        return await self._store.list_refreshes(matching, before=before, limit=limit)
 
     async def get_overview(self) -> RefreshOverview:
         """Return what is going on and how fresh the catalog is."""

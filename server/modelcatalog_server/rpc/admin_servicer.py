@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from modelcatalog.v1 import catalog_admin_service_pb2 as pb
 from modelcatalog.v1 import catalog_admin_service_pb2_grpc as pb_grpc
+from modelcatalog_server.catalog.fields import AUDIT_EVENT_FIELDS
+from modelcatalog_server.catalog.filtering import parse_filter
 from modelcatalog_server.catalog.policy import PolicyService
 from modelcatalog_server.catalog.reader import CatalogReader, to_page_size
 from modelcatalog_server.domain.audit import AuditEvent
-from modelcatalog_server.domain.errors import InvalidPageTokenError, NotImplementedYetError, PageTokenExpiredError
+from modelcatalog_server.domain.errors import NotImplementedYetError
 from modelcatalog_server.domain.ports import AuditLog
 from modelcatalog_server.rpc.context import Context
 from modelcatalog_server.rpc.model_messages import to_provider, to_timestamp
+from modelcatalog_server.rpc.paging import not_ours, seal_position, unseal_position
 from modelcatalog_server.rpc.reading import announce
-from modelcatalog_server.tokens import ExpiredTokenError, InvalidTokenError, TokenSealer
+from modelcatalog_server.tokens import TokenSealer
 
 
 class AdminServicer(pb_grpc.CatalogAdminServicer):
@@ -44,27 +47,27 @@ class AdminServicer(pb_grpc.CatalogAdminServicer):
 
     async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Context) -> pb.ListAuditEventsResponse:
         """Calls that may have changed something, newest first."""
-        if request.filter:
-            raise NotImplementedYetError("this version of the service does not take filter yet: leave it empty")
         size = to_page_size(request.page_size)
-        before = self._unseal(request.page_token) if request.page_token else None
-        events = await self._audit_log.list_events(before_id=before, limit=size + 1)
+        matching = parse_filter(request.filter, AUDIT_EVENT_FIELDS)
+        before = self._unseal(request.page_token, request.filter) if request.page_token else None
+        events = await self._audit_log.list_events(matching, before_id=before, limit=size + 1)
+        token = ""
+        if len(events) > size:
+            token = seal_position(self._page_tokens, [events[size - 1].id], request.filter)
         state = await self._reader.get_state()
         announce(context, state)
         return pb.ListAuditEventsResponse(
             audit_events=map(_to_audit_event, events[:size]),
-            next_page_token=self._page_tokens.seal([events[size - 1].id]) if len(events) > size else "",
+            next_page_token=token,
             catalog_revision=state.revision,
         )
 
-    def _unseal(self, token: str) -> int:
+    def _unseal(self, token: str, filter_text: str) -> int:
+        (before_id,) = unseal_position(self._page_tokens, token, filter_text, size=1)
         try:
-            (before_id,) = self._page_tokens.unseal(token)
             return int(before_id)
-        except ExpiredTokenError as error:
-            raise PageTokenExpiredError("page_token is older than 24 hours: list again from the first page") from error
-        except (InvalidTokenError, ValueError, TypeError) as error:
-            raise InvalidPageTokenError("page_token", "is not one of this service's tokens") from error
+        except (ValueError, TypeError) as error:
+            raise not_ours() from error
 
 
 def _to_audit_event(event: AuditEvent) -> pb.AuditEvent:

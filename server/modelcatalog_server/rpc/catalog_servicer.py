@@ -46,11 +46,12 @@ class CatalogServicer(pb_grpc.ModelCatalogServicer):
         )
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        """Models, page by page, by id."""
-        _refuse(filter=request.filter, order_by=request.order_by)
+        """Models, page by page."""
         shape = ModelShape(request.view, request.read_mask)
         query = ModelQuery(
             provider_id=request.provider_id or None,
+            filter=request.filter,
+            order_by=request.order_by,
             page_size=request.page_size,
             page_token=request.page_token,
             page=request.page,
@@ -84,10 +85,13 @@ class CatalogServicer(pb_grpc.ModelCatalogServicer):
         )
 
     async def ListProviders(self, request: pb.ListProvidersRequest, context: Context) -> pb.ListProvidersResponse:
-        """Providers, page by page, by id."""
-        _refuse(filter=request.filter, order_by=request.order_by)
+        """Providers, page by page."""
         query = ProviderQuery(
-            page_size=request.page_size, page_token=request.page_token, show_removed=request.show_removed
+            filter=request.filter,
+            order_by=request.order_by,
+            page_size=request.page_size,
+            page_token=request.page_token,
+            show_removed=request.show_removed,
         )
         read = await self._reader.list_providers(query, at_least=at_least(context))
         announce(context, read.state)
@@ -158,13 +162,6 @@ def _to_info(state: CatalogState, age: timedelta | None, *, stale: bool) -> pb.G
         upstream_etag=state.source_etag or "",
         upstream_snapshot=state.source_snapshot or "",
     )
-
-
-def _refuse(**arguments: str) -> None:
-    """Refuse arguments that are not there yet: an ignored filter would be a wrong answer."""
-    for name, value in arguments.items():
-        if value:
-            raise NotImplementedYetError(f"this version of the service does not take {name} yet: leave it empty")
 
 
 def _not_yet(rpc: str) -> NotImplementedYetError:

@@ -28,6 +28,8 @@ TABLE: dict[type[errors.CatalogError], tuple[StatusCode, str]] = {
     errors.InvalidModelIdError: (StatusCode.INVALID_ARGUMENT, "INVALID_MODEL_ID"),
     errors.TooManyIdsError: (StatusCode.INVALID_ARGUMENT, "TOO_MANY_IDS"),
     errors.InvalidFieldMaskError: (StatusCode.INVALID_ARGUMENT, "INVALID_FIELD_MASK"),
+    errors.InvalidFilterError: (StatusCode.INVALID_ARGUMENT, "INVALID_FILTER"),
+    errors.InvalidOrderByError: (StatusCode.INVALID_ARGUMENT, "INVALID_ORDER_BY"),
     errors.InvalidPageTokenError: (StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"),
     errors.InvalidResumeTokenError: (StatusCode.INVALID_ARGUMENT, "INVALID_RESUME_TOKEN"),
     errors.PageTokenExpiredError: (StatusCode.OUT_OF_RANGE, "PAGE_TOKEN_EXPIRED"),

@@ -12,19 +12,10 @@ from google.protobuf.duration_pb2 import Duration
 from modelcatalog.v1 import refresh_pb2
 from modelcatalog.v1 import refresh_service_pb2 as pb
 from modelcatalog.v1 import refresh_service_pb2_grpc as pb_grpc
-from modelcatalog_server.catalog.reader import (
-    DEFAULT_PAGE_SIZE,
-    MAX_PAGE_SIZE,
-    CatalogReader,
-    check_provider_id,
-)
-from modelcatalog_server.domain.errors import (
-    InvalidPageTokenError,
-    InvalidQueryError,
-    NotImplementedYetError,
-    PageTokenExpiredError,
-    SlowConsumerError,
-)
+from modelcatalog_server.catalog.fields import REFRESH_FIELDS
+from modelcatalog_server.catalog.filtering import parse_filter
+from modelcatalog_server.catalog.reader import CatalogReader, check_provider_id, to_page_size
+from modelcatalog_server.domain.errors import InvalidQueryError, SlowConsumerError
 from modelcatalog_server.domain.refresh import Refresh, RefreshReport, RefreshRequest, Trigger
 from modelcatalog_server.refresh.feed import RefreshFeed
 from modelcatalog_server.refresh.gates import Gate
@@ -32,6 +23,7 @@ from modelcatalog_server.refresh.service import RefreshService
 from modelcatalog_server.rpc.audit import ANONYMOUS
 from modelcatalog_server.rpc.context import Context
 from modelcatalog_server.rpc.model_messages import to_timestamp
+from modelcatalog_server.rpc.paging import not_ours, seal_position, unseal_position
 from modelcatalog_server.rpc.reading import announce
 from modelcatalog_server.rpc.refresh_messages import (
     to_duration,
@@ -40,7 +32,7 @@ from modelcatalog_server.rpc.refresh_messages import (
     to_refresh_type,
     to_report,
 )
-from modelcatalog_server.tokens import ExpiredTokenError, InvalidTokenError, TokenSealer
+from modelcatalog_server.tokens import TokenSealer
 
 HEARTBEAT_S = 15.0
 MIN_HEARTBEAT_S = 5.0
@@ -123,14 +115,11 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
 
     async def ListRefreshes(self, request: pb.ListRefreshesRequest, context: Context) -> pb.ListRefreshesResponse:
         """Runs, newest first."""
-        if request.filter:
-            raise NotImplementedYetError("this version of the service does not take filter yet: leave it empty")
-        if request.page_size < 0:
-            raise InvalidQueryError("page_size", f"must not be negative, got {request.page_size}")
-        size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-        before = self._unseal(request.page_token) if request.page_token else None
-        refreshes = await self._refreshes.list_refreshes(before=before, limit=size + 1)
-        token = self._seal(refreshes[size - 1]) if len(refreshes) > size else ""
+        size = to_page_size(request.page_size)
+        matching = parse_filter(request.filter, REFRESH_FIELDS)
+        before = self._unseal(request.page_token, request.filter) if request.page_token else None
+        refreshes = await self._refreshes.list_refreshes(matching, before=before, limit=size + 1)
+        token = self._seal(refreshes[size - 1], request.filter) if len(refreshes) > size else ""
         return pb.ListRefreshesResponse(
             refreshes=[self._to_refresh(refresh) for refresh in refreshes[:size]],
             next_page_token=token,
@@ -167,17 +156,15 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
     def _to_refresh(self, refresh: Refresh) -> refresh_pb2.Refresh:
         return to_refresh(refresh, self._now())
 
-    def _seal(self, refresh: Refresh) -> str:
-        return self._page_tokens.seal([refresh.started_at.isoformat(), str(refresh.id)])
+    def _seal(self, refresh: Refresh, filter_text: str) -> str:
+        return seal_position(self._page_tokens, [refresh.started_at.isoformat(), str(refresh.id)], filter_text)
 
-    def _unseal(self, token: str) -> tuple[datetime, UUID]:
+    def _unseal(self, token: str, filter_text: str) -> tuple[datetime, UUID]:
+        started_at, refresh_id = unseal_position(self._page_tokens, token, filter_text, size=2)
         try:
-            started_at, refresh_id = self._page_tokens.unseal(token)
             return datetime.fromisoformat(started_at), UUID(refresh_id)
-        except ExpiredTokenError as error:
-            raise PageTokenExpiredError("page_token is older than 24 hours: list again from the first page") from error
-        except (InvalidTokenError, ValueError, TypeError) as error:
-            raise InvalidPageTokenError("page_token", "is not one of this service's tokens") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise not_ours() from error
 
 
 def _to_uuid(field: str, text: str) -> UUID:

@@ -8,10 +8,13 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from modelcatalog_server.domain.audit import AuditEntry, AuditEvent
+from modelcatalog_server.domain.query import Expression, Selection
 from modelcatalog_server.storage import queries
+from modelcatalog_server.storage.composition import AUDIT_EVENT_COLUMNS, compose
 from modelcatalog_server.storage.pools import Pools
 
 _AUDIT = queries.load("audit")
+_LISTINGS = queries.load("listings")
 _PRUNE_LIMIT = 10_000
 
 
@@ -35,10 +38,16 @@ class PostgresAuditLog:
                 },
             )
 
-    async def list_events(self, *, before_id: int | None, limit: int) -> list[AuditEvent]:
+    async def list_events(
+        self, matching: Expression | None = None, *, before_id: int | None, limit: int
+    ) -> list[AuditEvent]:
         """Return events newest first, those older than ``before_id``."""
+        composition = compose(Selection(filter=matching), AUDIT_EVENT_COLUMNS)
+        statement = composition.fill(_LISTINGS["list_audit_events"])
         async with self._pools.asking() as connection:
-            cursor = await connection.execute(_AUDIT["list_audit_events"], {"before_id": before_id, "limit": limit})
+            cursor = await connection.execute(
+                statement, {**composition.parameters, "before_id": before_id, "limit": limit}
+            )
             return [_read_event(row) for row in await cursor.fetchall()]
 
     async def prune(self, *, before: datetime) -> int:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, LiteralString
+from typing import Any, TypeVar
 
 from psycopg.rows import DictRow
 
 from modelcatalog_server.domain.models import Benchmark, BenchmarkRecord, Model, Provider, ProviderRecord
 from modelcatalog_server.domain.ports import CatalogCounts, CatalogState
+from modelcatalog_server.domain.query import Boundary, Listed, Selection
 from modelcatalog_server.storage import queries
+from modelcatalog_server.storage.composition import (
+    MODEL_COLUMNS,
+    PROVIDER_COLUMNS,
+    Statement,
+    compose,
+)
 from modelcatalog_server.storage.pools import Connection, Pools
 
 _STATE = queries.load("state")
 _MODELS = queries.load("models")
 _PROVIDERS = queries.load("providers")
+_LISTINGS = queries.load("listings")
+
+T = TypeVar("T")
 
 
 class PostgresCatalog:
@@ -56,36 +66,46 @@ class PostgresSnapshot:
 
     async def list_models(
         self,
+        selection: Selection,
         *,
         revision: int,
         provider_id: str | None,
-        after_id: str,
+        after: Boundary,
         offset: int,
         limit: int,
         show_removed: bool,
         with_raw: bool,
-    ) -> list[Model]:
-        """Return one page by id: from the current rows, or from the versions when the revision is a past one."""
-        statement = "list_models" if provider_id is None else "list_models_of_provider"
-        if revision != self.state.revision:
-            statement = "list_models_at_revision"
-        rows = await self._fetch_all(
-            _MODELS[statement],
-            revision=revision,
-            provider_id=provider_id,
-            after_id=after_id,
-            offset=offset,
-            limit=limit,
-            show_removed=show_removed,
-            with_raw=with_raw,
-        )
-        return [Model(**row) for row in rows]
+    ) -> list[Listed[Model]]:
+        """Return one page: from the current rows, or from the versions when the revision is a past one."""
+        is_past = revision != self.state.revision
+        arguments = {
+            "revision": revision,
+            "offset": offset,
+            "limit": limit,
+            "show_removed": show_removed,
+            "with_raw": with_raw,
+        }
+        if selection.is_plain:
+            statement = "list_models" if provider_id is None else "list_models_of_provider"
+            if is_past:
+                statement = "list_models_at_revision"
+            rows = await self._fetch_all(_MODELS[statement], after_id=after.id, provider_id=provider_id, **arguments)
+            return [Listed(item=Model(**row), boundary=Boundary(id=row["model_id"])) for row in rows]
+        statement = "list_selected_models_at_revision" if is_past else "list_selected_models"
+        composition = compose(selection, MODEL_COLUMNS, provider_id=provider_id, after=after)
+        rows = await self._fetch_all(composition.fill(_LISTINGS[statement]), **composition.parameters, **arguments)
+        return [_read_listed(row, row["model_id"], _read_model) for row in rows]
 
-    async def count_models(self, *, provider_id: str | None, show_removed: bool) -> int:
+    async def count_models(self, selection: Selection, *, provider_id: str | None, show_removed: bool) -> int:
         """Return how many models a listing has in all, now."""
-        row = await _fetch_one(
-            self.connection, _MODELS["count_models"], provider_id=provider_id, show_removed=show_removed
-        )
+        if selection.filter is None:
+            row = await _fetch_one(
+                self.connection, _MODELS["count_models"], provider_id=provider_id, show_removed=show_removed
+            )
+        else:
+            composition = compose(selection, MODEL_COLUMNS, provider_id=provider_id)
+            statement = composition.fill(_LISTINGS["count_selected_models"])
+            row = await _fetch_one(self.connection, statement, **composition.parameters, show_removed=show_removed)
         return int(row["total"])
 
     async def find_near_model_ids(self, model_id: str) -> list[str]:
@@ -107,24 +127,26 @@ class PostgresSnapshot:
         rows = await self._fetch_all(_PROVIDERS["get_provider"], provider_id=provider_id)
         return read_provider(rows[0]) if rows else None
 
-    async def list_providers(self, *, revision: int, after_id: str, limit: int, show_removed: bool) -> list[Provider]:
-        """Return one page of providers by id."""
+    async def list_providers(
+        self, selection: Selection, *, revision: int, after: Boundary, limit: int, show_removed: bool
+    ) -> list[Listed[Provider]]:
+        """Return one page of providers. There are hundreds, so one statement does for all revisions and selections."""
+        composition = compose(selection, PROVIDER_COLUMNS, after=after)
         rows = await self._fetch_all(
-            _PROVIDERS["list_providers_at_revision"],
+            composition.fill(_LISTINGS["list_providers"]),
+            **composition.parameters,
             revision=revision,
-            after_id=after_id,
             limit=limit,
             show_removed=show_removed,
         )
-        return [read_provider(row) for row in rows]
+        return [_read_listed(row, row["id"], read_provider) for row in rows]
 
-    async def count_providers(self, *, revision: int, show_removed: bool) -> int:
+    async def count_providers(self, selection: Selection, *, revision: int, show_removed: bool) -> int:
         """Return how many providers a listing has in all."""
+        composition = compose(selection, PROVIDER_COLUMNS)
+        statement = composition.fill(_LISTINGS["count_providers"])
         row = await _fetch_one(
-            self.connection,
-            _PROVIDERS["count_providers_at_revision"],
-            revision=revision,
-            show_removed=show_removed,
+            self.connection, statement, **composition.parameters, revision=revision, show_removed=show_removed
         )
         return int(row["total"])
 
@@ -137,7 +159,7 @@ class PostgresSnapshot:
         """Return what the catalog holds."""
         return CatalogCounts(**await _fetch_one(self.connection, _STATE["get_counts"]))
 
-    async def _fetch_all(self, statement: LiteralString, **parameters: Any) -> list[DictRow]:
+    async def _fetch_all(self, statement: Statement, **parameters: Any) -> list[DictRow]:
         return await (await self.connection.execute(statement, parameters)).fetchall()
 
 
@@ -146,10 +168,19 @@ async def read_state(connection: Connection) -> CatalogState:
     return CatalogState(**await _fetch_one(connection, _STATE["get_state"]))
 
 
-async def _fetch_one(connection: Connection, statement: LiteralString, **parameters: Any) -> DictRow:
+async def _fetch_one(connection: Connection, statement: Statement, **parameters: Any) -> DictRow:
     row = await (await connection.execute(statement, parameters)).fetchone()
     assert row is not None, "the statement always gives one row"  # noqa: S101 - a broken invariant, not a check
     return row
+
+
+def _read_listed(row: DictRow, id_: str, read: Callable[[DictRow], T]) -> Listed[T]:
+    boundary = Boundary(id=id_, keys=tuple(row.pop("sort_keys")))
+    return Listed(item=read(row), boundary=boundary)
+
+
+def _read_model(row: DictRow) -> Model:
+    return Model(**row)
 
 
 def _read_benchmark(row: DictRow) -> Benchmark:
@@ -175,7 +206,7 @@ def _read_benchmark(row: DictRow) -> Benchmark:
 
 
 def read_provider(row: DictRow) -> Provider:
-    """Return the provider of a row of ``get_provider`` or ``list_providers_at_revision``."""
+    """Return the provider of a row of ``get_provider`` or ``list_providers``."""
     return Provider(
         record=ProviderRecord(
             id=row["id"],

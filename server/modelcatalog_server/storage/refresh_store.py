@@ -15,6 +15,7 @@ from psycopg.rows import DictRow
 from modelcatalog_server.domain.errors import CatalogError, OwnerLostError, RefreshCancelledError, SlotTakenError
 from modelcatalog_server.domain.models import Prices, RecordKind
 from modelcatalog_server.domain.ports import CatalogState, KnownRequest, MessageEncoder, Progress
+from modelcatalog_server.domain.query import Expression, Selection
 from modelcatalog_server.domain.refresh import (
     Difference,
     EventKind,
@@ -29,6 +30,7 @@ from modelcatalog_server.domain.refresh import (
 )
 from modelcatalog_server.storage import queries, staging
 from modelcatalog_server.storage.catalog_store import read_state
+from modelcatalog_server.storage.composition import REFRESH_COLUMNS, Statement, compose
 from modelcatalog_server.storage.pools import Connection, Pool, Pools, translate_errors
 from modelcatalog_server.storage.refresh_rows import (
     read_event,
@@ -42,6 +44,7 @@ from modelcatalog_server.storage.report_rows import read_report, write_report
 
 _REFRESHES = queries.load("refreshes")
 _APPLY = queries.load("apply")
+_LISTINGS = queries.load("listings")
 
 # Advisory locks: any constants of our own.
 _OWNER_LOCK = 7_306_421_002
@@ -304,13 +307,17 @@ class PostgresRefreshes:
         """Return the newest run that is over."""
         return await self._get_one(_REFRESHES["get_last_finished_refresh"], only_success=only_success)
 
-    async def list_refreshes(self, *, before: tuple[datetime, UUID] | None, limit: int) -> list[Refresh]:
+    async def list_refreshes(
+        self, matching: Expression | None = None, *, before: tuple[datetime, UUID] | None, limit: int
+    ) -> list[Refresh]:
         """Return runs newest first."""
         started_at, refresh_id = before or (None, None)
+        composition = compose(Selection(filter=matching), REFRESH_COLUMNS)
         async with self._pools.asking() as connection:
             rows = await _fetch_all(
                 connection,
-                _REFRESHES["list_refreshes"],
+                composition.fill(_LISTINGS["list_refreshes"]),
+                **composition.parameters,
                 before_started_at=started_at,
                 before_id=refresh_id,
                 limit=limit,
@@ -534,5 +541,5 @@ async def _fetch_one(connection: Connection, statement: LiteralString, **paramet
     return await (await connection.execute(statement, parameters)).fetchone()
 
 
-async def _fetch_all(connection: Connection, statement: LiteralString, **parameters: Any) -> list[DictRow]:
+async def _fetch_all(connection: Connection, statement: Statement, **parameters: Any) -> list[DictRow]:
     return await (await connection.execute(statement, parameters)).fetchall()

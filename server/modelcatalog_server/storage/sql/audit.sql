@@ -5,21 +5,6 @@
 INSERT INTO audit_log (principal, method, target, code, details)
 VALUES (%(principal)s, %(method)s, %(target)s, %(code)s, %(details)s);
 
--- name: list_audit_events
--- One keyset page, newest first. before_id NULL: from the newest.
-SELECT
-    id,
-    happened_at,
-    principal,
-    method,
-    target,
-    code,
-    details
-FROM audit_log
-WHERE id < %(before_id)s OR %(before_id)s::bigint IS NULL
-ORDER BY id DESC
-LIMIT %(limit)s;
-
 -- name: prune_audit_events
 -- Entries that are older than their retention, a bounded number at a time.
 DELETE FROM audit_log

@@ -222,16 +222,6 @@ WHERE
 ORDER BY h.started_at DESC, h.id DESC
 LIMIT 1;
 
--- name: list_refreshes
--- One keyset page, newest first.
-SELECT to_jsonb(h) AS refresh
-FROM models_refresh_history AS h
-WHERE
-    (h.started_at, h.id) < (%(before_started_at)s, %(before_id)s)
-    OR %(before_id)s::uuid IS NULL
-ORDER BY h.started_at DESC, h.id DESC
-LIMIT %(limit)s;
-
 -- name: save_report
 -- What a run found. Of a run that compares again, the last word.
 INSERT INTO refresh_reports (refresh_id, report)

@@ -133,9 +133,9 @@ async def serving(
     peer: Peer, address: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None
 ) -> AsyncIterator[Peer]:
     server = aio.server(options=[("grpc.so_reuseport", 0)])
-    add_ModelCatalogServicer_to_server(peer, server)  # type: ignore[arg-type]
-    add_RefreshServiceServicer_to_server(peer, server)  # type: ignore[arg-type]
-    add_CatalogAdminServicer_to_server(peer, server)  # type: ignore[arg-type]
+    add_ModelCatalogServicer_to_server(peer, server)  # type: ignore[arg-type]  # answers by name, below no servicer
+    add_RefreshServiceServicer_to_server(peer, server)  # type: ignore[arg-type]  # answers by name, below no servicer
+    add_CatalogAdminServicer_to_server(peer, server)  # type: ignore[arg-type]  # answers by name, below no servicer
     port = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
     peer.target = f"127.0.0.1:{port}"
     peer.server = server

@@ -62,7 +62,7 @@ IN_REFRESH = {"UPSTREAM_UNAVAILABLE", "UPSTREAM_INVALID", "GATE_REFUSED", "OWNER
 Behaviour = Callable[[], Any]
 
 #: Of servers whose admin is asked nothing.
-NOBODY: Any = AdminServicer(None, None, None, None)  # type: ignore[arg-type]
+NOBODY: Any = AdminServicer(None, None, None, None)  # type: ignore[arg-type]  # is not asked
 
 
 class Misbehaving(CatalogServicer, RefreshServicer):
@@ -403,7 +403,7 @@ async def serving(url: str, settings: PoolSettings) -> AsyncIterator[AsyncModelC
         reader = CatalogReader(PostgresCatalog(pools), TokenSealer(bytes(32), "page"), Signal())
         server = RpcServer(
             "127.0.0.1:0",
-            catalog=CatalogServicer(reader, None),  # type: ignore[arg-type]
+            catalog=CatalogServicer(reader, None),  # type: ignore[arg-type]  # reads do not ask it
             refresh=Misbehaving(),
             admin=NOBODY,
             with_reflection=False,

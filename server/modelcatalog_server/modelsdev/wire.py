@@ -226,7 +226,7 @@ def read_shape(values: Any, shape: type[Shape], id_: str) -> Shape:
     except ValidationError as error:
         raise InvalidRecordError(_explain(error)) from error
     if record.id != id_:  # type: ignore[attr-defined]  # every record that has a place in a map has an id
-        raise InvalidRecordError(f"id: {record.id!r} is not the record's key")  # type: ignore[attr-defined]
+        raise InvalidRecordError(f"id: {record.id!r} is not the record's key")  # type: ignore[attr-defined]  # as above
     return record
 
 

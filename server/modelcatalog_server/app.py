@@ -21,8 +21,10 @@ import structlog
 
 from modelcatalog_server.backends import Backends, start_backends
 from modelcatalog_server.cache.redis_cache import RedisCache
+from modelcatalog_server.catalog.paging import PageTokens
 from modelcatalog_server.catalog.policy import PolicyService
 from modelcatalog_server.catalog.reader import CatalogReader
+from modelcatalog_server.catalog.snapshots import Snapshots
 from modelcatalog_server.domain.errors import StartupError
 from modelcatalog_server.domain.ports import Progress, Upstream
 from modelcatalog_server.domain.refresh import Payload, Refresh, RefreshRequest, State, Trigger
@@ -128,7 +130,8 @@ async def _compose(
     audit_log = PostgresAuditLog(pools)
     token_key = await catalog.get_token_key()
     upstream = await stack.enter_async_context(_UpstreamOnDemand(settings))
-    reader = CatalogReader(catalog, TokenSealer(token_key, "page"), changed)
+    snapshots = Snapshots(catalog, changed)
+    reader = CatalogReader(catalog, snapshots, PageTokens(TokenSealer(token_key, "page")))
     schedule = settings.make_schedule(token_key)
     refreshes = await stack.enter_async_context(
         RefreshService(

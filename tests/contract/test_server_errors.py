@@ -27,7 +27,9 @@ from modelcatalog.v1.refresh_service_pb2_grpc import RefreshServiceStub
 from modelcatalog_client import AsyncModelCatalogClient
 from modelcatalog_client import errors as client_errors
 from modelcatalog_server import app
+from modelcatalog_server.catalog.paging import PageTokens
 from modelcatalog_server.catalog.reader import CatalogReader
+from modelcatalog_server.catalog.snapshots import Snapshots
 from modelcatalog_server.domain import errors
 from modelcatalog_server.domain.refresh import RefreshFailure
 from modelcatalog_server.domain.signal import Signal
@@ -400,7 +402,8 @@ async def test_a_request_beyond_all_bounds_is_refused(real: grpc.aio.Channel) ->
 async def serving(url: str, settings: PoolSettings) -> AsyncIterator[AsyncModelCatalogClient]:
     """A server over pools with bounds of a test's own."""
     async with Pools(url, settings) as pools:
-        reader = CatalogReader(PostgresCatalog(pools), TokenSealer(bytes(32), "page"), Signal())
+        catalog = PostgresCatalog(pools)
+        reader = CatalogReader(catalog, Snapshots(catalog, Signal()), PageTokens(TokenSealer(bytes(32), "page")))
         server = RpcServer(
             "127.0.0.1:0",
             catalog=CatalogServicer(reader, None),  # type: ignore[arg-type]  # reads do not ask it

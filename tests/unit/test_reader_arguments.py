@@ -9,17 +9,16 @@ from typing import NoReturn
 import pytest
 
 from aged_tokens import DAY_S, sealed_ago
-from modelcatalog_server.catalog import reader as reader_module
-from modelcatalog_server.catalog.reader import (
-    MAX_BATCH,
+from modelcatalog_server.catalog.arguments import (
     MAX_MODEL_ID_BYTES,
     MAX_PROVIDER_ID_BYTES,
-    CatalogReader,
-    ModelQuery,
-    ProviderQuery,
     check_model_id,
     check_provider_id,
+    to_page_size,
 )
+from modelcatalog_server.catalog.paging import PageTokens
+from modelcatalog_server.catalog.reader import MAX_BATCH, CatalogReader, ModelQuery, ProviderQuery
+from modelcatalog_server.catalog.snapshots import Snapshots
 from modelcatalog_server.domain.errors import (
     InvalidArgumentError,
     InvalidModelIdError,
@@ -57,7 +56,13 @@ class Untouched:
 
 @pytest.fixture
 def reader() -> CatalogReader:
-    return CatalogReader(Untouched(), TokenSealer(KEY, "page"), Signal())
+    store = Untouched()
+    return CatalogReader(store, Snapshots(store, Signal()), PageTokens(TokenSealer(KEY, "page")))
+
+
+@pytest.fixture
+def tokens() -> PageTokens:
+    return PageTokens(TokenSealer(KEY, "page"))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +139,7 @@ async def test_refuses_a_listing_that_cannot_be(
 
 @pytest.mark.parametrize(("asked", "given"), [(0, 50), (1, 1), (50, 50), (1000, 1000), (1001, 1000), (2**31 - 1, 1000)])
 def test_a_page_has_its_default_and_its_bound(asked: int, given: int) -> None:
-    assert reader_module.to_page_size(asked) == given
+    assert to_page_size(asked) == given
 
 
 # --- page tokens ---------------------------------------------------------------------------------------------------
@@ -144,21 +149,21 @@ def listed(*items: str) -> list[Listed[str]]:
     return [Listed(item=item, boundary=Boundary(id=f"id-{item}", keys=(f"key-{item}", None))) for item in items]
 
 
-def test_a_token_leads_to_behind_the_last_item_of_its_page(reader: CatalogReader) -> None:
-    page = reader._page(listed("a", "b", "c"), 2, 5, 9, ["models", None, False])
+def test_a_token_leads_to_behind_the_last_item_of_its_page(tokens: PageTokens) -> None:
+    page = tokens.cut_page(listed("a", "b", "c"), 2, 5, 9, ["models", None, False])
     assert (page.items, page.total, page.revision) == (["a", "b"], 9, 5)
-    position = reader._position(page.next_token, ["models", None, False], STATE)
+    position = tokens.read_position(page.next_token, ["models", None, False], STATE)
     assert (position.revision, position.after, position.total) == (5, Boundary(id="id-b", keys=("key-b", None)), 9)
 
 
 @pytest.mark.parametrize("items", [[], ["a"], ["a", "b"]])
-def test_the_last_page_has_no_token(reader: CatalogReader, items: list[str]) -> None:
-    page = reader._page(listed(*items), 2, 5, 9, ["models"])
+def test_the_last_page_has_no_token(tokens: PageTokens, items: list[str]) -> None:
+    page = tokens.cut_page(listed(*items), 2, 5, 9, ["models"])
     assert (page.items, page.next_token) == (items, "")
 
 
-def test_without_a_token_a_listing_begins_at_the_revision_of_now(reader: CatalogReader) -> None:
-    position = reader._position("", ["models"], STATE)
+def test_without_a_token_a_listing_begins_at_the_revision_of_now(tokens: PageTokens) -> None:
+    position = tokens.read_position("", ["models"], STATE)
     assert (position.revision, position.after, position.total) == (7, START, -1)
 
 
@@ -175,7 +180,7 @@ def test_without_a_token_a_listing_begins_at_the_revision_of_now(reader: Catalog
     ids=["other arguments", "too short", "nothing", "of a watch", "of another key", "old"],
 )
 def test_a_token_that_is_not_good_here_is_refused(
-    reader: CatalogReader, age_s: float, key: bytes, kind: str, value: object, error: type[Exception]
+    tokens: PageTokens, age_s: float, key: bytes, kind: str, value: object, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        reader._position(sealed_ago(age_s, key, kind, value), ["models"], STATE)
+        tokens.read_position(sealed_ago(age_s, key, kind, value), ["models"], STATE)

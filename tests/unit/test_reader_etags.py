@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from modelcatalog_server.catalog.reader import Page, model_etag, page_etag, provider_etag
+from modelcatalog_server.catalog.etags import model_etag, page_etag, provider_etag
+from modelcatalog_server.catalog.paging import Page
 from modelcatalog_server.domain.models import Model, Provider, ProviderRecord
 
 AT = datetime(2026, 7, 2, tzinfo=UTC)

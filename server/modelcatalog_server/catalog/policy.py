@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import structlog
 
-from modelcatalog_server.catalog.reader import CatalogReader, Read
+from modelcatalog_server.catalog.reader import CatalogReader
+from modelcatalog_server.catalog.snapshots import Read
 from modelcatalog_server.domain.models import Provider
 from modelcatalog_server.domain.ports import PolicyStore
 

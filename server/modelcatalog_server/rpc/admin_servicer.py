@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from modelcatalog.v1 import catalog_admin_service_pb2 as pb
 from modelcatalog.v1 import catalog_admin_service_pb2_grpc as pb_grpc
+from modelcatalog_server.catalog.arguments import to_page_size
 from modelcatalog_server.catalog.fields import AUDIT_EVENT_FIELDS
 from modelcatalog_server.catalog.filtering import parse_filter
 from modelcatalog_server.catalog.policy import PolicyService
-from modelcatalog_server.catalog.reader import CatalogReader, to_page_size
+from modelcatalog_server.catalog.reader import CatalogReader
 from modelcatalog_server.domain.audit import AuditEvent
 from modelcatalog_server.domain.errors import NotImplementedYetError
 from modelcatalog_server.domain.ports import AuditLog

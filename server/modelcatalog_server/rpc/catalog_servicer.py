@@ -7,7 +7,8 @@ from importlib.metadata import version
 
 from modelcatalog.v1 import model_catalog_service_pb2 as pb
 from modelcatalog.v1 import model_catalog_service_pb2_grpc as pb_grpc
-from modelcatalog_server.catalog.reader import CatalogReader, ModelQuery, ProviderQuery, model_etag, page_etag
+from modelcatalog_server.catalog.etags import model_etag, page_etag
+from modelcatalog_server.catalog.reader import CatalogReader, ModelQuery, ProviderQuery
 from modelcatalog_server.domain.errors import NotImplementedYetError
 from modelcatalog_server.domain.ports import CatalogState
 from modelcatalog_server.refresh.service import RefreshService

@@ -12,7 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from modelcatalog.v1 import benchmark_pb2, model_pb2, provider_pb2
-from modelcatalog_server.catalog.reader import model_etag, provider_etag
+from modelcatalog_server.catalog.etags import model_etag, provider_etag
 from modelcatalog_server.domain.errors import InvalidFieldMaskError, InvalidQueryError
 from modelcatalog_server.domain.models import (
     Benchmark,

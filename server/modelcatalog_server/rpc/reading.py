@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC
 
-from modelcatalog_server.catalog.reader import AtLeast
+from modelcatalog_server.catalog.snapshots import AtLeast
 from modelcatalog_server.domain.errors import InvalidQueryError
 from modelcatalog_server.domain.ports import CatalogState
 from modelcatalog_server.rpc.context import Context

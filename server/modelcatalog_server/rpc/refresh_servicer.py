@@ -12,9 +12,10 @@ from google.protobuf.duration_pb2 import Duration
 from modelcatalog.v1 import refresh_pb2
 from modelcatalog.v1 import refresh_service_pb2 as pb
 from modelcatalog.v1 import refresh_service_pb2_grpc as pb_grpc
+from modelcatalog_server.catalog.arguments import check_provider_id, to_page_size
 from modelcatalog_server.catalog.fields import REFRESH_FIELDS
 from modelcatalog_server.catalog.filtering import parse_filter
-from modelcatalog_server.catalog.reader import CatalogReader, check_provider_id, to_page_size
+from modelcatalog_server.catalog.reader import CatalogReader
 from modelcatalog_server.domain.errors import InvalidQueryError, SlowConsumerError
 from modelcatalog_server.domain.refresh import Refresh, RefreshReport, RefreshRequest, Trigger
 from modelcatalog_server.refresh.feed import RefreshFeed

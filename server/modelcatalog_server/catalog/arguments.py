@@ -1,0 +1,40 @@
+"""What a request has to look like before anybody is asked."""
+
+from __future__ import annotations
+
+from modelcatalog_server.domain.errors import InvalidModelIdError, InvalidQueryError
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1000
+#: Longest model id in UTF-8; upstream's longest served one is 77.
+MAX_MODEL_ID_BYTES = 512
+#: Longest provider id in UTF-8; upstream's rule is 24.
+MAX_PROVIDER_ID_BYTES = 128
+
+
+def check_model_id(field: str, model_id: str) -> None:
+    """Refuse what cannot be a model id: ids are not empty, printable and of bounded length."""
+    _check_id(InvalidModelIdError, field, model_id, MAX_MODEL_ID_BYTES)
+
+
+def check_provider_id(field: str, provider_id: str) -> None:
+    """Refuse what cannot be a provider id."""
+    _check_id(InvalidQueryError, field, provider_id, MAX_PROVIDER_ID_BYTES)
+    if "/" in provider_id:
+        raise InvalidQueryError(field, "holds a slash: a provider id is the part of a model id before the first one")
+
+
+def to_page_size(asked: int) -> int:
+    """Return the size of a page: the default for 0, the most there is for more."""
+    if asked < 0:
+        raise InvalidQueryError("page_size", f"must not be negative, got {asked}")
+    return min(asked or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+
+def _check_id(error: type[InvalidModelIdError | InvalidQueryError], field: str, value: str, max_bytes: int) -> None:
+    if not value:
+        raise error(field, "is required")
+    if (length := len(value.encode())) > max_bytes:
+        raise error(field, f"is {length} bytes long, at most {max_bytes} are allowed")
+    if not value.isprintable():
+        raise error(field, "holds characters that no id has")

@@ -7,9 +7,13 @@ they return are those of ``modelcatalog.v1``; the most used ones are here, too.
 from modelcatalog.v1.benchmark_pb2 import Benchmark
 from modelcatalog.v1.catalog_admin_service_pb2 import AuditEvent, CacheLayerStats
 from modelcatalog.v1.model_catalog_service_pb2 import (
+    BenchmarkComparison,
     CatalogCounts,
     ComparisonRow,
+    ComparisonValue,
     Facet,
+    FacetValue,
+    FieldValue,
     ModelCost,
     ModelOffer,
     SearchResult,
@@ -17,6 +21,7 @@ from modelcatalog.v1.model_catalog_service_pb2 import (
 )
 from modelcatalog.v1.model_pb2 import (
     Capabilities,
+    DerivedField,
     Limits,
     Modalities,
     Model,
@@ -109,6 +114,7 @@ __all__ = [
     "AsyncRefreshWatch",
     "AuditEvent",
     "Benchmark",
+    "BenchmarkComparison",
     "CacheLayerStats",
     "CallCancelledError",
     "Capabilities",
@@ -116,10 +122,14 @@ __all__ = [
     "CatalogError",
     "CatalogNotReadyError",
     "ComparisonRow",
+    "ComparisonValue",
     "DatabaseUnavailableError",
     "DeadlineExceededError",
+    "DerivedField",
     "Facet",
+    "FacetValue",
     "FailedPreconditionError",
+    "FieldValue",
     "FieldViolation",
     "GateRefusedError",
     "InternalError",

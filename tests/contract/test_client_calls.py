@@ -45,7 +45,7 @@ from modelcatalog_client import (
 )
 from modelcatalog_client._config import package_version
 
-LISTS = {"ListModels", "SearchModels", "ListProviders", "ListRefreshes", "ListAuditEvents"}
+LISTS = {"ListModels", "SearchModels", "ListModelOffers", "ListProviders", "ListRefreshes", "ListAuditEvents"}
 UNARY = sorted(RPCS.keys() - LISTS - {"WatchRefreshStatus"})
 
 # For these tests only; valid until 2120.

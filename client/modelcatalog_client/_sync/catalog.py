@@ -29,6 +29,7 @@ from modelcatalog.v1.model_catalog_service_pb2 import (
     ListModelsResponse,
     ListProvidersRequest,
     ListProvidersResponse,
+    ModelOffer,
     ResolveModelRequest,
     ResolveModelResponse,
     SearchModelsRequest,
@@ -186,6 +187,7 @@ class CatalogMethods(Calls):
         filter: str = "",
         page_size: int = 0,
         page_token: str = "",
+        page: int = 0,
         view: View = "basic",
         read_mask: Sequence[str] = (),
         timeout: float | None = None,
@@ -198,6 +200,7 @@ class CatalogMethods(Calls):
             filter: Subset of AIP-160 over the fields of ``Model``.
             page_size: Results per request, at most 1000. 0: the server's default of 50.
             page_token: Where to begin: ``next_page_token`` of an earlier response.
+            page: That page alone, by number from 1.
             view: ``full`` adds ``raw``, the upstream record.
             read_mask: Fields of ``Model`` to fill, instead of a view.
             timeout: Seconds, for each page.
@@ -210,12 +213,15 @@ class CatalogMethods(Calls):
             InvalidQueryError: From the iteration, as all of these.
             InvalidFilterError: ``filter`` does not parse or names a field it cannot use.
             InvalidPageTokenError: ``page_token`` belongs to other arguments.
+            PageTokenExpiredError: The listing took more than 24 hours.
+            InvalidFieldMaskError: ``read_mask`` names a field that does not exist.
         """
         request = SearchModelsRequest(
             query=query,
             filter=filter,
             page_size=page_size,
             page_token=page_token,
+            page=page,
             view=view_value(view),
             read_mask=field_mask(read_mask),
         )
@@ -223,7 +229,7 @@ class CatalogMethods(Calls):
         def fetch(request: SearchModelsRequest) -> SearchModelsResponse:
             return self._call(self._connect().catalog.SearchModels, request, timeout, min_revision)
 
-        return Pager(fetch, request, lambda page: page.results)
+        return Pager(fetch, request, lambda page: page.results, single_page=page != 0)
 
     def compare_models(
         self,
@@ -288,30 +294,52 @@ class CatalogMethods(Calls):
         canonical_id: str = "",
         model_id: str = "",
         input_output_ratio: float | None = None,
+        page_size: int = 0,
+        page_token: str = "",
+        view: View = "basic",
+        read_mask: Sequence[str] = (),
         timeout: float | None = None,
         min_revision: int | None = None,
-    ) -> ListModelOffersResponse:
+    ) -> Pager[ModelOffer, ListModelOffersResponse]:
         """Every provider that serves a canonical model, cheapest first. Takes one of the two ids.
 
         Args:
             canonical_id: ``lab/slug``.
             model_id: A served model; its canonical model is taken.
             input_output_ratio: Input tokens per output token in the blended price. None: the server's default of 3.
-            timeout: Seconds.
+            page_size: Offers per request, at most 1000. 0: the server's default of 50.
+            page_token: Where to begin: ``next_page_token`` of an earlier response.
+            view: ``full`` adds ``raw``, the upstream record.
+            read_mask: Fields of ``Model`` to fill, instead of a view.
+            timeout: Seconds, for each page.
             min_revision: Catalog revision that the answer must have seen.
 
         Returns:
-            The offers, with blended prices in US dollars per 1,000,000 tokens as decimal strings.
+            A pager of offers, with blended prices in US dollars per 1,000,000 tokens as decimal strings; nothing is
+            requested before it is iterated over.
 
         Raises:
-            ModelNotFoundError: With near ids in ``candidates``.
+            ModelNotFoundError: From the iteration, as all of these. With near ids in ``candidates``.
             AmbiguousModelError: ``model_id`` stands for several models.
-            InvalidQueryError: Both ids, or none.
+            InvalidQueryError: Both ids, or none, or a ratio that cannot be.
+            InvalidPageTokenError: ``page_token`` belongs to other arguments.
+            PageTokenExpiredError: The listing took more than 24 hours.
+            InvalidFieldMaskError: ``read_mask`` names a field that does not exist.
         """
         request = ListModelOffersRequest(
-            canonical_id=canonical_id, model_id=model_id, input_output_ratio=input_output_ratio
+            canonical_id=canonical_id,
+            model_id=model_id,
+            input_output_ratio=input_output_ratio,
+            page_size=page_size,
+            page_token=page_token,
+            view=view_value(view),
+            read_mask=field_mask(read_mask),
         )
-        return self._call(self._connect().catalog.ListModelOffers, request, timeout, min_revision)
+
+        def fetch(request: ListModelOffersRequest) -> ListModelOffersResponse:
+            return self._call(self._connect().catalog.ListModelOffers, request, timeout, min_revision)
+
+        return Pager(fetch, request, lambda page: page.offers)
 
     def list_model_facets(
         self,

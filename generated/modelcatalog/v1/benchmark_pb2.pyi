@@ -38,6 +38,8 @@ class Benchmark(google.protobuf.message.Message):
     DATE_FIELD_NUMBER: builtins.int
     RANK_FIELD_NUMBER: builtins.int
     NORMALIZED_SCORE_FIELD_NUMBER: builtins.int
+    CANONICAL_NAME_FIELD_NUMBER: builtins.int
+    SERIES_SIZE_FIELD_NUMBER: builtins.int
     canonical_id: builtins.str
     """`lab/slug` of the model that was measured."""
     name: builtins.str
@@ -66,6 +68,10 @@ class Benchmark(google.protobuf.message.Message):
     """Place within one comparable series, from 1. Unset when there is no such series."""
     normalized_score: builtins.float
     """From 0 to 100 within one comparable series. Unset when there is no such series."""
+    canonical_name: builtins.str
+    """The name under which results of the same benchmark are compared: `name`, unless that is a known other spelling."""
+    series_size: builtins.int
+    """Results within the comparable series. Unset when there is no such series."""
     def __init__(
         self,
         *,
@@ -83,9 +89,11 @@ class Benchmark(google.protobuf.message.Message):
         date: builtins.str | None = ...,
         rank: builtins.int | None = ...,
         normalized_score: builtins.float | None = ...,
+        canonical_name: builtins.str = ...,
+        series_size: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_dataset", b"_dataset", "_date", b"_date", "_harness", b"_harness", "_metric", b"_metric", "_normalized_score", b"_normalized_score", "_rank", b"_rank", "_score", b"_score", "_source", b"_source", "_type", b"_type", "_variant", b"_variant", "_version", b"_version", "dataset", b"dataset", "date", b"date", "harness", b"harness", "metric", b"metric", "normalized_score", b"normalized_score", "rank", b"rank", "score", b"score", "source", b"source", "type", b"type", "variant", b"variant", "version", b"version"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_dataset", b"_dataset", "_date", b"_date", "_harness", b"_harness", "_metric", b"_metric", "_normalized_score", b"_normalized_score", "_rank", b"_rank", "_score", b"_score", "_source", b"_source", "_type", b"_type", "_variant", b"_variant", "_version", b"_version", "canonical_id", b"canonical_id", "dataset", b"dataset", "date", b"date", "harness", b"harness", "metric", b"metric", "name", b"name", "normalized_score", b"normalized_score", "rank", b"rank", "score", b"score", "score_text", b"score_text", "source", b"source", "type", b"type", "variant", b"variant", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_dataset", b"_dataset", "_date", b"_date", "_harness", b"_harness", "_metric", b"_metric", "_normalized_score", b"_normalized_score", "_rank", b"_rank", "_score", b"_score", "_series_size", b"_series_size", "_source", b"_source", "_type", b"_type", "_variant", b"_variant", "_version", b"_version", "dataset", b"dataset", "date", b"date", "harness", b"harness", "metric", b"metric", "normalized_score", b"normalized_score", "rank", b"rank", "score", b"score", "series_size", b"series_size", "source", b"source", "type", b"type", "variant", b"variant", "version", b"version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_dataset", b"_dataset", "_date", b"_date", "_harness", b"_harness", "_metric", b"_metric", "_normalized_score", b"_normalized_score", "_rank", b"_rank", "_score", b"_score", "_series_size", b"_series_size", "_source", b"_source", "_type", b"_type", "_variant", b"_variant", "_version", b"_version", "canonical_id", b"canonical_id", "canonical_name", b"canonical_name", "dataset", b"dataset", "date", b"date", "harness", b"harness", "metric", b"metric", "name", b"name", "normalized_score", b"normalized_score", "rank", b"rank", "score", b"score", "score_text", b"score_text", "series_size", b"series_size", "source", b"source", "type", b"type", "variant", b"variant", "version", b"version"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_dataset", b"_dataset"]) -> typing.Literal["dataset"] | None: ...
     @typing.overload
@@ -100,6 +108,8 @@ class Benchmark(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_rank", b"_rank"]) -> typing.Literal["rank"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_score", b"_score"]) -> typing.Literal["score"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_series_size", b"_series_size"]) -> typing.Literal["series_size"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_source", b"_source"]) -> typing.Literal["source"] | None: ...
     @typing.overload

@@ -262,8 +262,9 @@ class SearchModelsRequest(google.protobuf.message.Message):
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     VIEW_FIELD_NUMBER: builtins.int
     READ_MASK_FIELD_NUMBER: builtins.int
+    PAGE_FIELD_NUMBER: builtins.int
     query: builtins.str
-    """Required. Words, prefixes, ids."""
+    """Required. Words, prefixes, ids; 1 to 256 bytes."""
     filter: builtins.str
     """Subset of AIP-160 over the fields of Model."""
     page_size: builtins.int
@@ -272,6 +273,8 @@ class SearchModelsRequest(google.protobuf.message.Message):
     """`next_page_token` of the page before."""
     view: modelcatalog.v1.model_pb2.ModelView.ValueType
     """Default MODEL_VIEW_BASIC."""
+    page: builtins.int
+    """Page by number, from 1, instead of `page_token`; each such page is read at the revision of its time."""
     @property
     def read_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
         """As in GetModelRequest."""
@@ -285,9 +288,10 @@ class SearchModelsRequest(google.protobuf.message.Message):
         page_token: builtins.str = ...,
         view: modelcatalog.v1.model_pb2.ModelView.ValueType = ...,
         read_mask: google.protobuf.field_mask_pb2.FieldMask | None = ...,
+        page: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["read_mask", b"read_mask"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "read_mask", b"read_mask", "view", b"view"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["filter", b"filter", "page", b"page", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "read_mask", b"read_mask", "view", b"view"]) -> None: ...
 
 Global___SearchModelsRequest: typing_extensions.TypeAlias = SearchModelsRequest
 
@@ -417,6 +421,8 @@ class CompareModelsResponse(google.protobuf.message.Message):
     ROWS_FIELD_NUMBER: builtins.int
     COSTS_FIELD_NUMBER: builtins.int
     CATALOG_REVISION_FIELD_NUMBER: builtins.int
+    BENCHMARKS_FIELD_NUMBER: builtins.int
+    RESOLUTIONS_FIELD_NUMBER: builtins.int
     catalog_revision: builtins.int
     """Revision that was read."""
     @property
@@ -431,6 +437,14 @@ class CompareModelsResponse(google.protobuf.message.Message):
     def costs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelCost]:
         """In the order of the request. Empty without a workload."""
 
+    @property
+    def benchmarks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___BenchmarkComparison]:
+        """Series in which every compared model has a result. By name."""
+
+    @property
+    def resolutions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelcatalog.v1.model_pb2.Resolution]:
+        """Of those `model_ids` that were no exact ids, in the order of the request."""
+
     def __init__(
         self,
         *,
@@ -438,10 +452,77 @@ class CompareModelsResponse(google.protobuf.message.Message):
         rows: collections.abc.Iterable[Global___ComparisonRow] | None = ...,
         costs: collections.abc.Iterable[Global___ModelCost] | None = ...,
         catalog_revision: builtins.int = ...,
+        benchmarks: collections.abc.Iterable[Global___BenchmarkComparison] | None = ...,
+        resolutions: collections.abc.Iterable[modelcatalog.v1.model_pb2.Resolution] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["catalog_revision", b"catalog_revision", "costs", b"costs", "models", b"models", "rows", b"rows"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["benchmarks", b"benchmarks", "catalog_revision", b"catalog_revision", "costs", b"costs", "models", b"models", "resolutions", b"resolutions", "rows", b"rows"]) -> None: ...
 
 Global___CompareModelsResponse: typing_extensions.TypeAlias = CompareModelsResponse
+
+@typing.final
+class BenchmarkComparison(google.protobuf.message.Message):
+    """One benchmark series in which all compared models have a result."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    METRIC_FIELD_NUMBER: builtins.int
+    HARNESS_FIELD_NUMBER: builtins.int
+    VARIANT_FIELD_NUMBER: builtins.int
+    DATASET_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    BEST_FIELD_NUMBER: builtins.int
+    DIFFERS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """`canonical_name` of the results."""
+    metric: builtins.str
+    """What was measured. Unset when upstream does not say."""
+    harness: builtins.str
+    """What ran it. Unset when upstream does not say."""
+    variant: builtins.str
+    """How the models were set up. Unset when upstream does not say."""
+    dataset: builtins.str
+    """Which part of the benchmark. Unset when upstream does not say."""
+    version: builtins.str
+    """Of the benchmark. Unset when upstream does not say."""
+    differs: builtins.bool
+    """Not all scores are equal."""
+    @property
+    def values(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ComparisonValue]:
+        """Scores in the order of the models."""
+
+    @property
+    def best(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Ids of the models with the best score. Empty when it is not known which direction is better."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        metric: builtins.str | None = ...,
+        harness: builtins.str | None = ...,
+        variant: builtins.str | None = ...,
+        dataset: builtins.str | None = ...,
+        version: builtins.str | None = ...,
+        values: collections.abc.Iterable[Global___ComparisonValue] | None = ...,
+        best: collections.abc.Iterable[builtins.str] | None = ...,
+        differs: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_dataset", b"_dataset", "_harness", b"_harness", "_metric", b"_metric", "_variant", b"_variant", "_version", b"_version", "dataset", b"dataset", "harness", b"harness", "metric", b"metric", "variant", b"variant", "version", b"version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_dataset", b"_dataset", "_harness", b"_harness", "_metric", b"_metric", "_variant", b"_variant", "_version", b"_version", "best", b"best", "dataset", b"dataset", "differs", b"differs", "harness", b"harness", "metric", b"metric", "name", b"name", "values", b"values", "variant", b"variant", "version", b"version"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_dataset", b"_dataset"]) -> typing.Literal["dataset"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_harness", b"_harness"]) -> typing.Literal["harness"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_metric", b"_metric"]) -> typing.Literal["metric"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_variant", b"_variant"]) -> typing.Literal["variant"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_version", b"_version"]) -> typing.Literal["version"] | None: ...
+
+Global___BenchmarkComparison: typing_extensions.TypeAlias = BenchmarkComparison
 
 @typing.final
 class ComparisonRow(google.protobuf.message.Message):
@@ -507,6 +588,7 @@ class ModelCost(google.protobuf.message.Message):
     TOTAL_FIELD_NUMBER: builtins.int
     CURRENCY_FIELD_NUMBER: builtins.int
     EXPLANATION_FIELD_NUMBER: builtins.int
+    TIER_MIN_CONTEXT_TOKENS_FIELD_NUMBER: builtins.int
     model_id: builtins.str
     """The model."""
     total: builtins.str
@@ -515,6 +597,8 @@ class ModelCost(google.protobuf.message.Message):
     """Always "USD"."""
     explanation: builtins.str
     """How it was computed, or which price is unknown."""
+    tier_min_context_tokens: builtins.int
+    """Threshold of the price tier that the workload falls into. Unset: the base prices."""
     def __init__(
         self,
         *,
@@ -522,9 +606,13 @@ class ModelCost(google.protobuf.message.Message):
         total: builtins.str | None = ...,
         currency: builtins.str = ...,
         explanation: builtins.str = ...,
+        tier_min_context_tokens: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_total", b"_total", "total", b"total"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_total", b"_total", "currency", b"currency", "explanation", b"explanation", "model_id", b"model_id", "total", b"total"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_tier_min_context_tokens", b"_tier_min_context_tokens", "_total", b"_total", "tier_min_context_tokens", b"tier_min_context_tokens", "total", b"total"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_tier_min_context_tokens", b"_tier_min_context_tokens", "_total", b"_total", "currency", b"currency", "explanation", b"explanation", "model_id", b"model_id", "tier_min_context_tokens", b"tier_min_context_tokens", "total", b"total"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_tier_min_context_tokens", b"_tier_min_context_tokens"]) -> typing.Literal["tier_min_context_tokens"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_total", b"_total"]) -> typing.Literal["total"] | None: ...
 
 Global___ModelCost: typing_extensions.TypeAlias = ModelCost
@@ -605,21 +693,39 @@ class ListModelOffersRequest(google.protobuf.message.Message):
     CANONICAL_ID_FIELD_NUMBER: builtins.int
     MODEL_ID_FIELD_NUMBER: builtins.int
     INPUT_OUTPUT_RATIO_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    VIEW_FIELD_NUMBER: builtins.int
+    READ_MASK_FIELD_NUMBER: builtins.int
     canonical_id: builtins.str
     """`lab/slug`."""
     model_id: builtins.str
     """A served model; its canonical model is taken."""
     input_output_ratio: builtins.float
-    """Input tokens per output token in the blended price. Default 3."""
+    """Input tokens per output token in the blended price, 0 to 1,000,000. Default 3."""
+    page_size: builtins.int
+    """Default 50; more than 1000 is taken as 1000; negative is INVALID_QUERY."""
+    page_token: builtins.str
+    """`next_page_token` of the page before, with the same other arguments."""
+    view: modelcatalog.v1.model_pb2.ModelView.ValueType
+    """Default MODEL_VIEW_BASIC."""
+    @property
+    def read_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
+        """As in GetModelRequest."""
+
     def __init__(
         self,
         *,
         canonical_id: builtins.str = ...,
         model_id: builtins.str = ...,
         input_output_ratio: builtins.float | None = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+        view: modelcatalog.v1.model_pb2.ModelView.ValueType = ...,
+        read_mask: google.protobuf.field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_input_output_ratio", b"_input_output_ratio", "input_output_ratio", b"input_output_ratio"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_input_output_ratio", b"_input_output_ratio", "canonical_id", b"canonical_id", "input_output_ratio", b"input_output_ratio", "model_id", b"model_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_input_output_ratio", b"_input_output_ratio", "input_output_ratio", b"input_output_ratio", "read_mask", b"read_mask"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_input_output_ratio", b"_input_output_ratio", "canonical_id", b"canonical_id", "input_output_ratio", b"input_output_ratio", "model_id", b"model_id", "page_size", b"page_size", "page_token", b"page_token", "read_mask", b"read_mask", "view", b"view"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_input_output_ratio", b"_input_output_ratio"]) -> typing.Literal["input_output_ratio"] | None: ...
 
 Global___ListModelOffersRequest: typing_extensions.TypeAlias = ListModelOffersRequest
@@ -633,13 +739,31 @@ class ListModelOffersResponse(google.protobuf.message.Message):
     OFFERS_FIELD_NUMBER: builtins.int
     CANONICAL_ID_FIELD_NUMBER: builtins.int
     CATALOG_REVISION_FIELD_NUMBER: builtins.int
+    DIFFERING_FIELDS_FIELD_NUMBER: builtins.int
+    RESOLUTION_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: builtins.int
     canonical_id: builtins.str
     """`lab/slug`."""
     catalog_revision: builtins.int
     """Revision that was read."""
+    next_page_token: builtins.str
+    """Empty on the last page."""
+    total_size: builtins.int
+    """Offers on all pages together."""
     @property
     def offers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelOffer]:
         """Cheapest first, unknown prices last."""
+
+    @property
+    def differing_fields(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Fields under `limits` and `capabilities` in which not all offers on all pages are equal; unknown differs from any
+        value. Sorted.
+        """
+
+    @property
+    def resolution(self) -> modelcatalog.v1.model_pb2.Resolution:
+        """Set when `model_id` was no exact id."""
 
     def __init__(
         self,
@@ -647,8 +771,13 @@ class ListModelOffersResponse(google.protobuf.message.Message):
         offers: collections.abc.Iterable[Global___ModelOffer] | None = ...,
         canonical_id: builtins.str = ...,
         catalog_revision: builtins.int = ...,
+        differing_fields: collections.abc.Iterable[builtins.str] | None = ...,
+        resolution: modelcatalog.v1.model_pb2.Resolution | None = ...,
+        next_page_token: builtins.str = ...,
+        total_size: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["canonical_id", b"canonical_id", "catalog_revision", b"catalog_revision", "offers", b"offers"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["resolution", b"resolution"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["canonical_id", b"canonical_id", "catalog_revision", b"catalog_revision", "differing_fields", b"differing_fields", "next_page_token", b"next_page_token", "offers", b"offers", "resolution", b"resolution", "total_size", b"total_size"]) -> None: ...
 
 Global___ListModelOffersResponse: typing_extensions.TypeAlias = ListModelOffersResponse
 
@@ -660,23 +789,57 @@ class ModelOffer(google.protobuf.message.Message):
 
     MODEL_FIELD_NUMBER: builtins.int
     BLENDED_PRICE_FIELD_NUMBER: builtins.int
+    PRICE_UNKNOWN_FIELD_NUMBER: builtins.int
+    DIFFERENCES_FIELD_NUMBER: builtins.int
     blended_price: builtins.str
-    """US dollars per 1,000,000 tokens. Unset when a price is unknown."""
+    """US dollars per 1,000,000 tokens of a mix of input and output. Unset when either price is unknown."""
+    price_unknown: builtins.bool
+    """The offer comes last because a price of it is unknown, which is not free."""
     @property
     def model(self) -> modelcatalog.v1.model_pb2.Model:
         """As that provider serves it."""
+
+    @property
+    def differences(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FieldValue]:
+        """This offer's value of each of the response's `differing_fields`, in their order."""
 
     def __init__(
         self,
         *,
         model: modelcatalog.v1.model_pb2.Model | None = ...,
         blended_price: builtins.str | None = ...,
+        price_unknown: builtins.bool = ...,
+        differences: collections.abc.Iterable[Global___FieldValue] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_blended_price", b"_blended_price", "blended_price", b"blended_price", "model", b"model"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_blended_price", b"_blended_price", "blended_price", b"blended_price", "model", b"model"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_blended_price", b"_blended_price", "blended_price", b"blended_price", "differences", b"differences", "model", b"model", "price_unknown", b"price_unknown"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_blended_price", b"_blended_price"]) -> typing.Literal["blended_price"] | None: ...
 
 Global___ModelOffer: typing_extensions.TypeAlias = ModelOffer
+
+@typing.final
+class FieldValue(google.protobuf.message.Message):
+    """The value of one field."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    field: builtins.str
+    """Field of Model, e.g. `limits.context_window`."""
+    value: builtins.str
+    """As text. Unset when unknown."""
+    def __init__(
+        self,
+        *,
+        field: builtins.str = ...,
+        value: builtins.str | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_value", b"_value", "value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_value", b"_value", "field", b"field", "value", b"value"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_value", b"_value"]) -> typing.Literal["value"] | None: ...
+
+Global___FieldValue: typing_extensions.TypeAlias = FieldValue
 
 @typing.final
 class ListModelFacetsRequest(google.protobuf.message.Message):

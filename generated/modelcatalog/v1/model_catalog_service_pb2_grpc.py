@@ -136,14 +136,15 @@ class ModelCatalogServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SearchModels(self, request, context):
-        """Models that fit a text, best first. INVALID_QUERY, INVALID_FILTER, INVALID_PAGE_TOKEN.
+        """Models that fit a text, best first. INVALID_QUERY, INVALID_FILTER, INVALID_PAGE_TOKEN, PAGE_TOKEN_EXPIRED,
+        INVALID_FIELD_MASK.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompareModels(self, request, context):
-        """Two to ten models side by side. TOO_MANY_IDS, MODEL_NOT_FOUND, AMBIGUOUS_MODEL.
+        """Two to ten models side by side. TOO_MANY_IDS, MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID, INVALID_QUERY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,7 +158,8 @@ class ModelCatalogServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListModelOffers(self, request, context):
-        """Every provider that serves a canonical model, cheapest first. MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_QUERY.
+        """Every provider that serves a canonical model, cheapest first. MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID,
+        INVALID_QUERY, INVALID_PAGE_TOKEN, PAGE_TOKEN_EXPIRED, INVALID_FIELD_MASK.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -343,16 +343,20 @@ class ModelCatalogStub(typing.Generic[_ModelCatalogGetModelType, _ModelCatalogBa
     """
 
     SearchModels: _ModelCatalogSearchModelsType
-    """Models that fit a text, best first. INVALID_QUERY, INVALID_FILTER, INVALID_PAGE_TOKEN."""
+    """Models that fit a text, best first. INVALID_QUERY, INVALID_FILTER, INVALID_PAGE_TOKEN, PAGE_TOKEN_EXPIRED,
+    INVALID_FIELD_MASK.
+    """
 
     CompareModels: _ModelCatalogCompareModelsType
-    """Two to ten models side by side. TOO_MANY_IDS, MODEL_NOT_FOUND, AMBIGUOUS_MODEL."""
+    """Two to ten models side by side. TOO_MANY_IDS, MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID, INVALID_QUERY."""
 
     ResolveModel: _ModelCatalogResolveModelType
     """The model behind a reference as people write it. MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID."""
 
     ListModelOffers: _ModelCatalogListModelOffersType
-    """Every provider that serves a canonical model, cheapest first. MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_QUERY."""
+    """Every provider that serves a canonical model, cheapest first. MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID,
+    INVALID_QUERY, INVALID_PAGE_TOKEN, PAGE_TOKEN_EXPIRED, INVALID_FIELD_MASK.
+    """
 
     ListModelFacets: _ModelCatalogListModelFacetsType
     """What a query can be built from: fields, operators, values. INVALID_FILTER."""
@@ -462,7 +466,9 @@ class ModelCatalogServicer(metaclass=abc.ABCMeta):
         request: modelcatalog.v1.model_catalog_service_pb2.SearchModelsRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelcatalog.v1.model_catalog_service_pb2.SearchModelsResponse, collections.abc.Awaitable[modelcatalog.v1.model_catalog_service_pb2.SearchModelsResponse]]:
-        """Models that fit a text, best first. INVALID_QUERY, INVALID_FILTER, INVALID_PAGE_TOKEN."""
+        """Models that fit a text, best first. INVALID_QUERY, INVALID_FILTER, INVALID_PAGE_TOKEN, PAGE_TOKEN_EXPIRED,
+        INVALID_FIELD_MASK.
+        """
 
     @abc.abstractmethod
     def CompareModels(
@@ -470,7 +476,7 @@ class ModelCatalogServicer(metaclass=abc.ABCMeta):
         request: modelcatalog.v1.model_catalog_service_pb2.CompareModelsRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelcatalog.v1.model_catalog_service_pb2.CompareModelsResponse, collections.abc.Awaitable[modelcatalog.v1.model_catalog_service_pb2.CompareModelsResponse]]:
-        """Two to ten models side by side. TOO_MANY_IDS, MODEL_NOT_FOUND, AMBIGUOUS_MODEL."""
+        """Two to ten models side by side. TOO_MANY_IDS, MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID, INVALID_QUERY."""
 
     @abc.abstractmethod
     def ResolveModel(
@@ -486,7 +492,9 @@ class ModelCatalogServicer(metaclass=abc.ABCMeta):
         request: modelcatalog.v1.model_catalog_service_pb2.ListModelOffersRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelcatalog.v1.model_catalog_service_pb2.ListModelOffersResponse, collections.abc.Awaitable[modelcatalog.v1.model_catalog_service_pb2.ListModelOffersResponse]]:
-        """Every provider that serves a canonical model, cheapest first. MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_QUERY."""
+        """Every provider that serves a canonical model, cheapest first. MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID,
+        INVALID_QUERY, INVALID_PAGE_TOKEN, PAGE_TOKEN_EXPIRED, INVALID_FIELD_MASK.
+        """
 
     @abc.abstractmethod
     def ListModelFacets(

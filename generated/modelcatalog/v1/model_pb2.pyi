@@ -172,6 +172,7 @@ class Model(google.protobuf.message.Message):
     LAST_CHANGED_TIME_FIELD_NUMBER: builtins.int
     REMOVED_TIME_FIELD_NUMBER: builtins.int
     RAW_FIELD_NUMBER: builtins.int
+    DERIVED_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Catalog-wide id: `provider_id`, a slash, `upstream_id`. Split at the first slash. Case-sensitive."""
     provider_id: builtins.str
@@ -189,9 +190,9 @@ class Model(google.protobuf.message.Message):
     family: builtins.str
     """e.g. `gpt`, `claude-sonnet`. Unset when upstream has none."""
     version: builtins.str
-    """Unset: upstream has no version."""
+    """Derived from the id; unset when it names none."""
     type: Global___Model.Type.ValueType
-    """What the model is for."""
+    """What the model is for. Where upstream names none, `derived` has the rule."""
     status: Global___Model.Status.ValueType
     """Where the model is in its life."""
     release_date: builtins.str
@@ -254,6 +255,10 @@ class Model(google.protobuf.message.Message):
     def raw(self) -> google.protobuf.struct_pb2.Struct:
         """The upstream record, verbatim. Only in MODEL_VIEW_FULL or when `read_mask` names it."""
 
+    @property
+    def derived(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DerivedField]:
+        """Where the value of a field comes from a rule instead of from upstream, and the rule is not the same for every model."""
+
     def __init__(
         self,
         *,
@@ -285,9 +290,10 @@ class Model(google.protobuf.message.Message):
         last_changed_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         removed_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         raw: google.protobuf.struct_pb2.Struct | None = ...,
+        derived: collections.abc.Iterable[Global___DerivedField] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_description", b"_description", "_family", b"_family", "_knowledge_cutoff", b"_knowledge_cutoff", "_version", b"_version", "capabilities", b"capabilities", "description", b"description", "family", b"family", "first_seen_time", b"first_seen_time", "knowledge_cutoff", b"knowledge_cutoff", "last_changed_time", b"last_changed_time", "limits", b"limits", "modalities", b"modalities", "performance", b"performance", "pricing", b"pricing", "raw", b"raw", "reasoning_options", b"reasoning_options", "removed_time", b"removed_time", "source", b"source", "version", b"version"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_description", b"_description", "_family", b"_family", "_knowledge_cutoff", b"_knowledge_cutoff", "_version", b"_version", "canonical_id", b"canonical_id", "capabilities", b"capabilities", "description", b"description", "etag", b"etag", "family", b"family", "first_seen_time", b"first_seen_time", "id", b"id", "knowledge_cutoff", b"knowledge_cutoff", "last_changed_time", b"last_changed_time", "last_updated", b"last_updated", "limits", b"limits", "modalities", b"modalities", "name", b"name", "performance", b"performance", "pricing", b"pricing", "provider_id", b"provider_id", "provider_name", b"provider_name", "raw", b"raw", "reasoning_options", b"reasoning_options", "release_date", b"release_date", "removed_time", b"removed_time", "revision", b"revision", "source", b"source", "status", b"status", "tags", b"tags", "type", b"type", "upstream_id", b"upstream_id", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_description", b"_description", "_family", b"_family", "_knowledge_cutoff", b"_knowledge_cutoff", "_version", b"_version", "canonical_id", b"canonical_id", "capabilities", b"capabilities", "derived", b"derived", "description", b"description", "etag", b"etag", "family", b"family", "first_seen_time", b"first_seen_time", "id", b"id", "knowledge_cutoff", b"knowledge_cutoff", "last_changed_time", b"last_changed_time", "last_updated", b"last_updated", "limits", b"limits", "modalities", b"modalities", "name", b"name", "performance", b"performance", "pricing", b"pricing", "provider_id", b"provider_id", "provider_name", b"provider_name", "raw", b"raw", "reasoning_options", b"reasoning_options", "release_date", b"release_date", "removed_time", b"removed_time", "revision", b"revision", "source", b"source", "status", b"status", "tags", b"tags", "type", b"type", "upstream_id", b"upstream_id", "version", b"version"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_description", b"_description"]) -> typing.Literal["description"] | None: ...
     @typing.overload
@@ -298,6 +304,34 @@ class Model(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_version", b"_version"]) -> typing.Literal["version"] | None: ...
 
 Global___Model: typing_extensions.TypeAlias = Model
+
+@typing.final
+class DerivedField(google.protobuf.message.Message):
+    """A field that a rule filled where upstream says nothing."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: builtins.int
+    RULE_FIELD_NUMBER: builtins.int
+    CONFIDENCE_FIELD_NUMBER: builtins.int
+    field: builtins.str
+    """Field of Model: `canonical_id`, `type` or `version`."""
+    rule: builtins.str
+    """Name of the rule."""
+    confidence: builtins.float
+    """From 0 to 1. Unset where the rule holds by definition."""
+    def __init__(
+        self,
+        *,
+        field: builtins.str = ...,
+        rule: builtins.str = ...,
+        confidence: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_confidence", b"_confidence", "confidence", b"confidence"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_confidence", b"_confidence", "confidence", b"confidence", "field", b"field", "rule", b"rule"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_confidence", b"_confidence"]) -> typing.Literal["confidence"] | None: ...
+
+Global___DerivedField: typing_extensions.TypeAlias = DerivedField
 
 @typing.final
 class Limits(google.protobuf.message.Message):

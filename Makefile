@@ -125,6 +125,10 @@ bench-load: $(VENV)/.server ## How long a refresh takes, from body received to c
 bench-refresh: $(VENV)/.server ## What a refresh costs by what changed: time, event loop, memory. ARGS="--sizes 1" for a part.
 	@$(BIN)/python bench/refresh.py $(ARGS)
 
+.PHONY: bench-query
+bench-query: $(VENV)/.dev ## What a read costs without any cache, at 1, 10 and 100 times the catalog. ARGS="--sizes 1" for a part.
+	@$(BIN)/python bench/query.py $(ARGS)
+
 .PHONY: report-resolver
 report-resolver: $(VENV)/.server ## How well the resolver finds known links to canonical models, and what it misses.
 	@$(BIN)/python tools/report_resolver.py

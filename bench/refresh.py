@@ -17,7 +17,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import platform
 import shutil
 import statistics
 import tempfile
@@ -34,6 +33,7 @@ from typing import Any
 import psycopg
 import uvloop
 
+from machine import describe_machine
 from modelcatalog_server import app
 from modelcatalog_server.backends import start_backends
 from modelcatalog_server.domain.refresh import EventKind, Phase, Refresh, RefreshRequest, RefreshType, State
@@ -297,14 +297,6 @@ def ms(seconds: float) -> str:
 
 def mb(size: int) -> str:
     return f"{size / 1e6:>5.0f} MB" if size else f"{'—':>8}"
-
-
-def describe_machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
-    return f"{model}, {os.cpu_count()} cores; Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
 
 
 async def main(folder: Path, sizes: list[int], repeats: int) -> None:

@@ -23,10 +23,10 @@ from modelcatalog_client import errors as client_errors
 from modelcatalog_server import app
 from modelcatalog_server.domain.errors import DatabaseUnavailableError, RequestIdReusedError, ServerDrainingError
 from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, RefreshType, State
-from modelcatalog_server.storage.refresh_store import _OWNER_LOCK
+from modelcatalog_server.storage.refresh_ownership import OWNER_LOCK
 from small_catalog import Stage, clone_small, fetch, follow, marks_of_rows, until
 
-OWNERS = f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = {_OWNER_LOCK & 0xFFFFFFFF}"
+OWNERS = f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = {OWNER_LOCK & 0xFFFFFFFF}"
 
 
 @pytest.fixture

@@ -1,0 +1,44 @@
+"""The schedule that processes share: which of its times were taken, and how long upstream is to be left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from modelcatalog_server.storage import queries
+from modelcatalog_server.storage.fetching import fetch_all, fetch_one
+from modelcatalog_server.storage.pools import Connection, Pools
+
+_REFRESHES = queries.load("refreshes")
+
+
+class PostgresSchedule:
+    """The part of ``RefreshStore`` that is about when to refresh."""
+
+    def __init__(self, pools: Pools) -> None:
+        self._pools = pools
+
+    async def get_slots(self) -> Mapping[str, datetime]:
+        """Return the newest slot of each timer that was taken."""
+        async with self._pools.asking() as connection:
+            rows = await fetch_all(connection, _REFRESHES["get_slots"])
+        return {row["timer"]: row["slot"] for row in rows}
+
+    async def take_slots(self, slots: Mapping[str, datetime]) -> None:
+        """Note slots as taken."""
+        async with self._pools.writing() as connection:
+            await take_slots(connection, slots)
+
+    async def set_upstream_not_before(self, at: datetime) -> None:
+        """Note that upstream is to be left alone until then."""
+        async with self._pools.writing() as connection:
+            await connection.execute(_REFRESHES["set_upstream_not_before"], {"at": at})
+
+
+async def take_slots(connection: Connection, slots: Mapping[str, datetime]) -> bool:
+    """Take slots, in one order; return whether all of them were free."""
+    rows = [
+        await fetch_one(connection, _REFRESHES["take_slot"], timer=timer, slot=slot)
+        for timer, slot in sorted(slots.items())
+    ]
+    return None not in rows

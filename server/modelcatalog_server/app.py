@@ -21,9 +21,11 @@ import structlog
 
 from modelcatalog_server.backends import Backends, start_backends
 from modelcatalog_server.cache.redis_cache import RedisCache
+from modelcatalog_server.catalog.indexing import ReferenceIndexes
 from modelcatalog_server.catalog.paging import PageTokens
 from modelcatalog_server.catalog.policy import PolicyService
 from modelcatalog_server.catalog.reader import CatalogReader
+from modelcatalog_server.catalog.references import References
 from modelcatalog_server.catalog.snapshots import Snapshots
 from modelcatalog_server.domain.errors import StartupError
 from modelcatalog_server.domain.ports import Progress, Upstream
@@ -131,7 +133,8 @@ async def _compose(
     token_key = await catalog.get_token_key()
     upstream = await stack.enter_async_context(_UpstreamOnDemand(settings))
     snapshots = Snapshots(catalog, changed)
-    reader = CatalogReader(catalog, snapshots, PageTokens(TokenSealer(token_key, "page")))
+    references = References(await stack.enter_async_context(ReferenceIndexes(snapshots, changed)))
+    reader = CatalogReader(catalog, snapshots, references, PageTokens(TokenSealer(token_key, "page")))
     schedule = settings.make_schedule(token_key)
     refreshes = await stack.enter_async_context(
         RefreshService(

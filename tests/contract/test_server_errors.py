@@ -27,8 +27,10 @@ from modelcatalog.v1.refresh_service_pb2_grpc import RefreshServiceStub
 from modelcatalog_client import AsyncModelCatalogClient
 from modelcatalog_client import errors as client_errors
 from modelcatalog_server import app
+from modelcatalog_server.catalog.indexing import ReferenceIndexes
 from modelcatalog_server.catalog.paging import PageTokens
 from modelcatalog_server.catalog.reader import CatalogReader
+from modelcatalog_server.catalog.references import References
 from modelcatalog_server.catalog.snapshots import Snapshots
 from modelcatalog_server.domain import errors
 from modelcatalog_server.domain.refresh import RefreshFailure
@@ -51,7 +53,6 @@ SECRET = "postgresql://modelcatalog:hunter2@db.internal/models"
 
 #: Reasons of calls that this version cannot raise yet.
 LATER = {
-    "AMBIGUOUS_MODEL",
     "RATE_LIMITED",
     "MISSING_TOKEN",
     "INVALID_TOKEN",
@@ -128,7 +129,7 @@ async def channel(address: str) -> AsyncIterator[grpc.aio.Channel]:
 def make(cls: type[errors.CatalogError]) -> errors.CatalogError:
     if issubclass(cls, errors.InvalidArgumentError):
         return cls("some.field", "is not what it should be")
-    if issubclass(cls, errors.NotFoundError):
+    if issubclass(cls, errors.NotFoundError | errors.AmbiguousModelError):
         return cls("opnai/x", ["openai/x", "openai/y"])
     return cls("what went wrong, in words for the caller")
 
@@ -151,7 +152,7 @@ async def test_what_is_raised_here_is_raised_there(
     assert len(error.request_id) == 32
     if isinstance(raised, errors.InvalidArgumentError):
         assert error.field_violations == (client_errors.FieldViolation("some.field", "is not what it should be"),)
-    if isinstance(raised, errors.NotFoundError):
+    if isinstance(raised, errors.NotFoundError | errors.AmbiguousModelError):
         assert error.metadata == {"candidates": "openai/x,openai/y"}
 
 
@@ -303,10 +304,11 @@ async def test_a_caller_that_goes_away_ends_its_call(servicer: Misbehaving, chan
     [
         errors.ModelNotFoundError("🦆" * 128, ["🦆" * 128] * 10),
         errors.ModelNotFoundError("x" * 512, ["y" * 512] * 10),
+        errors.AmbiguousModelError("🦆" * 128, ["🦆" * 128] * 10),
         errors.InvalidFieldMaskError("🦆" * 2000, "🦆" * 2000),
         errors.CatalogNotReadyError("ü" * 10_000),
     ],
-    ids=["odd ids", "long ids", "odd field", "long message"],
+    ids=["odd ids", "long ids", "odd candidates", "odd field", "long message"],
 )
 async def test_the_largest_error_fits_into_the_trailers(
     servicer: Misbehaving, channel: grpc.aio.Channel, error: errors.CatalogError
@@ -332,7 +334,6 @@ async def test_the_largest_error_fits_into_the_trailers(
 NOT_THERE_YET = {
     "SearchModels",
     "CompareModels",
-    "ResolveModel",
     "ListModelOffers",
     "ListModelFacets",
     "InvalidateCache",
@@ -403,7 +404,9 @@ async def serving(url: str, settings: PoolSettings) -> AsyncIterator[AsyncModelC
     """A server over pools with bounds of a test's own."""
     async with Pools(url, settings) as pools:
         catalog = PostgresCatalog(pools)
-        reader = CatalogReader(catalog, Snapshots(catalog, Signal()), PageTokens(TokenSealer(bytes(32), "page")))
+        snapshots = Snapshots(catalog, Signal())
+        references = References(ReferenceIndexes(snapshots, Signal()))
+        reader = CatalogReader(catalog, snapshots, references, PageTokens(TokenSealer(bytes(32), "page")))
         server = RpcServer(
             "127.0.0.1:0",
             catalog=CatalogServicer(reader, None),  # type: ignore[arg-type]  # reads do not ask it

@@ -212,8 +212,9 @@ async def test_what_cannot_be_an_id_is_refused_before_anybody_looks(client: Asyn
     ("asked", "near"),
     [
         ("openai/gtp-5", "openai/gpt-5"),
-        ("OpenAI/GPT-5", "openai/gpt-5"),
-        ("anthropic/claude-opus-45", "anthropic/claude-opus-4-5"),
+        ("anthropic/claude-sonet-4-5", "anthropic/claude-sonnet-4-5"),
+        ("gpt-5-micro", "openai/gpt-5"),
+        ("zzgpt-5zz", "openai/gpt-5"),
     ],
 )
 async def test_an_id_that_no_model_has_comes_with_near_ones(

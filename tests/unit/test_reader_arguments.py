@@ -16,8 +16,10 @@ from modelcatalog_server.catalog.arguments import (
     check_provider_id,
     to_page_size,
 )
+from modelcatalog_server.catalog.indexing import ReferenceIndexes
 from modelcatalog_server.catalog.paging import PageTokens
 from modelcatalog_server.catalog.reader import MAX_BATCH, CatalogReader, ModelQuery, ProviderQuery
+from modelcatalog_server.catalog.references import References
 from modelcatalog_server.catalog.snapshots import Snapshots
 from modelcatalog_server.domain.errors import (
     InvalidArgumentError,
@@ -57,7 +59,9 @@ class Untouched:
 @pytest.fixture
 def reader() -> CatalogReader:
     store = Untouched()
-    return CatalogReader(store, Snapshots(store, Signal()), PageTokens(TokenSealer(KEY, "page")))
+    snapshots = Snapshots(store, Signal())
+    references = References(ReferenceIndexes(snapshots, Signal()))
+    return CatalogReader(store, snapshots, references, PageTokens(TokenSealer(KEY, "page")))
 
 
 @pytest.fixture

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from modelcatalog_server.domain.errors import InvalidModelIdError, InvalidQueryError
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
 #: Longest model id in UTF-8; upstream's longest served one is 77.
 MAX_MODEL_ID_BYTES = 512
+#: Providers that a caller may prefer in one call.
+MAX_PREFERRED_PROVIDERS = 20
 #: Longest provider id in UTF-8; upstream's rule is 24.
 MAX_PROVIDER_ID_BYTES = 128
 
@@ -24,6 +28,14 @@ def check_provider_id(field: str, provider_id: str) -> None:
         raise InvalidQueryError(field, "holds a slash: a provider id is the part of a model id before the first one")
 
 
+def check_preferred_providers(field: str, provider_ids: Sequence[str]) -> None:
+    """Refuse too many providers, and what cannot be the id of one; one that does not exist is no mistake."""
+    if len(provider_ids) > MAX_PREFERRED_PROVIDERS:
+        raise InvalidQueryError(field, f"takes at most {MAX_PREFERRED_PROVIDERS} ids, got {len(provider_ids)}")
+    for index, provider_id in enumerate(provider_ids):
+        check_provider_id(f"{field}[{index}]", provider_id)
+
+
 def to_page_size(asked: int) -> int:
     """Return the size of a page: the default for 0, the most there is for more."""
     if asked < 0:
@@ -32,7 +44,7 @@ def to_page_size(asked: int) -> int:
 
 
 def _check_id(error: type[InvalidModelIdError | InvalidQueryError], field: str, value: str, max_bytes: int) -> None:
-    if not value:
+    if not value.strip():
         raise error(field, "is required")
     if (length := len(value.encode())) > max_bytes:
         raise error(field, f"is {length} bytes long, at most {max_bytes} are allowed")

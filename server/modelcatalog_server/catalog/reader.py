@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modelcatalog_server.catalog.arguments import check_model_id, check_provider_id, to_page_size
+from modelcatalog_server.catalog.arguments import (
+    check_model_id,
+    check_preferred_providers,
+    check_provider_id,
+    to_page_size,
+)
 from modelcatalog_server.catalog.fields import MODEL_FIELDS, PROVIDER_FIELDS
 from modelcatalog_server.catalog.filtering import parse_filter
 from modelcatalog_server.catalog.ordering import parse_order_by
 from modelcatalog_server.catalog.paging import Page, PageTokens, scope_of
+from modelcatalog_server.catalog.references import FoundModel, References, ResolvedModel
 from modelcatalog_server.catalog.snapshots import ANY_REVISION, AtLeast, Read, Snapshots
 from modelcatalog_server.domain.errors import (
     InvalidQueryError,
-    ModelNotFoundError,
     ProviderNotFoundError,
     TooManyIdsError,
 )
 from modelcatalog_server.domain.models import Benchmark, Model, Provider
 from modelcatalog_server.domain.ports import CatalogCounts, CatalogSnapshot, CatalogState, CatalogStore
 from modelcatalog_server.domain.query import FieldCatalogue, Selection
+from modelcatalog_server.domain.resolution import Resolution
 
 MAX_BATCH = 100
 _MAX_PAGE = 1_000_000
@@ -52,10 +58,14 @@ class ProviderQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmarks:
-    """Results of one canonical model, ``None`` when the served model's is not known."""
+    """Results of one canonical model, ``None`` when the served model's is not known.
+
+    ``resolution``: how the model was found, ``None`` for an exact id.
+    """
 
     canonical_id: str | None
     items: list[Benchmark]
+    resolution: Resolution | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,25 +79,40 @@ class CatalogInfo:
 class CatalogReader:
     """Answers reads from the store."""
 
-    def __init__(self, store: CatalogStore, snapshots: Snapshots, page_tokens: PageTokens) -> None:
+    def __init__(
+        self, store: CatalogStore, snapshots: Snapshots, references: References, page_tokens: PageTokens
+    ) -> None:
         self._store = store
         self._snapshots = snapshots
+        self._references = references
         self._page_tokens = page_tokens
 
     async def get_model(
         self, model_id: str, *, with_raw: bool = False, at_least: AtLeast = ANY_REVISION
-    ) -> Read[Model]:
-        """Return one model by exact id, also a removed one.
+    ) -> Read[FoundModel]:
+        """Return one model: by exact id, also a removed one, else the one that is meant.
 
         Raises:
-            ModelNotFoundError: with up to ten near ids.
+            AmbiguousModelError, ModelNotFoundError: with up to ten candidates.
         """
         check_model_id("model_id", model_id)
         async with self._snapshots.open(at_least) as snapshot:
-            models = await snapshot.get_models([model_id], with_raw=with_raw)
-            if model_id not in models:
-                raise ModelNotFoundError(model_id, await snapshot.find_near_model_ids(model_id))
-            return Read(state=snapshot.state, value=models[model_id])
+            found = await self._references.get_model(snapshot, model_id, with_raw=with_raw)
+            return Read(state=snapshot.state, value=found)
+
+    async def resolve_model(
+        self, reference: str, preferred_provider_ids: Sequence[str] = (), *, at_least: AtLeast = ANY_REVISION
+    ) -> Read[ResolvedModel]:
+        """Return the model behind a reference, with others that it could have been.
+
+        Raises:
+            AmbiguousModelError, ModelNotFoundError: with up to ten candidates.
+        """
+        check_model_id("reference", reference)
+        check_preferred_providers("preferred_provider_ids", preferred_provider_ids)
+        async with self._snapshots.open(at_least) as snapshot:
+            resolved = await self._references.resolve_model(snapshot, reference, preferred_provider_ids)
+            return Read(state=snapshot.state, value=resolved)
 
     async def get_models(
         self, model_ids: Sequence[str], *, with_raw: bool = False, at_least: AtLeast = ANY_REVISION
@@ -145,15 +170,18 @@ class CatalogReader:
         """Return the results of the canonical model behind a served one, or of a canonical one itself.
 
         Raises:
-            ModelNotFoundError: with up to ten near ids.
+            AmbiguousModelError, ModelNotFoundError: with up to ten candidates.
         """
         check_model_id("model_id", model_id)
         async with self._snapshots.open(at_least) as snapshot:
             found, canonical_id = await snapshot.get_canonical_id(model_id)
+            resolution = None
             if not found:
-                raise ModelNotFoundError(model_id, await snapshot.find_near_model_ids(model_id))
+                resolution = await self._references.require(snapshot, model_id)
+                canonical_id = resolution.canonical_id
             items = await snapshot.list_benchmarks(canonical_id) if canonical_id else []
-            return Read(state=snapshot.state, value=Benchmarks(canonical_id=canonical_id, items=items))
+            benchmarks = Benchmarks(canonical_id=canonical_id, items=items, resolution=resolution)
+            return Read(state=snapshot.state, value=benchmarks)
 
     async def get_provider(self, provider_id: str, *, at_least: AtLeast = ANY_REVISION) -> Read[Provider]:
         """Return one provider, also a disabled or removed one.

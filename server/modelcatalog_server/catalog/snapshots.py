@@ -35,11 +35,15 @@ class Read(Generic[T]):
 
 
 class Snapshots:
-    """Opens snapshots of the store. ``changed`` is nudged when a new revision may be there."""
+    """Opens snapshots of the store. ``changed`` is nudged when a new revision may be there.
+
+    ``newest_revision``: the newest that was seen here.
+    """
 
     def __init__(self, store: CatalogStore, changed: Signal) -> None:
         self._store = store
         self._changed = changed
+        self.newest_revision = 0
 
     @asynccontextmanager
     async def open(self, at_least: AtLeast, *, may_be_empty: bool = False) -> AsyncIterator[CatalogSnapshot]:
@@ -51,15 +55,21 @@ class Snapshots:
         """
         if at_least.revision > 0:
             await self._wait_for(at_least)
-        async with self._store.snapshot() as snapshot:
+        async with self._opened() as snapshot:
             if snapshot.state.revision == 0 and not may_be_empty:
                 raise CatalogNotReadyError("no catalog has been loaded yet: ask again after the first refresh")
             yield snapshot
 
     async def get_state(self) -> CatalogState:
         """Return the current revision and its freshness."""
-        async with self._store.snapshot() as snapshot:
+        async with self._opened() as snapshot:
             return snapshot.state
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[CatalogSnapshot]:
+        async with self._store.snapshot() as snapshot:
+            self.newest_revision = max(self.newest_revision, snapshot.state.revision)
+            yield snapshot
 
     async def _wait_for(self, at_least: AtLeast) -> None:
         clock = asyncio.get_running_loop().time

@@ -103,6 +103,16 @@ class RefreshNotFoundError(NotFoundError):
     kind = "refresh"
 
 
+class AmbiguousModelError(CatalogError):
+    """A reference fits several models equally. ``candidates`` are up to ten of them."""
+
+    def __init__(self, reference: str, candidates: Sequence[str]) -> None:
+        few = ", ".join(candidates[:3]) + (", …" if len(candidates) > 3 else "")
+        super().__init__(f"{reference!r} fits several models equally; say which: {few}")
+        self.reference = reference
+        self.candidates = tuple(candidates)
+
+
 class RefreshNotCancellableError(CatalogError):
     """The refresh is over, or has got too far to be stopped."""
 

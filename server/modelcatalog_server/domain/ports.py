@@ -135,6 +135,17 @@ class CatalogSnapshot(Protocol):
         """Return up to ten listed ids that look like this one, nearest first."""
         ...
 
+    async def list_links(self) -> Mapping[str, Mapping[str, str | None]]:
+        """Return by provider the upstream ids of all listed models with their canonical ids.
+
+        Every provider is there; a disabled one has no models.
+        """
+        ...
+
+    async def list_release_dates(self) -> Mapping[str, str | None]:
+        """Return the ids of all listed canonical models with the dates of their release, as upstream wrote them."""
+        ...
+
     async def get_canonical_id(self, model_id: str) -> tuple[bool, str | None]:
         """Return whether the id is a served or canonical one, and its canonical id where known."""
         ...

@@ -1,12 +1,14 @@
-"""Ending background tasks for sure, and letting nothing disturb what has to come to its end."""
+"""Background work: ended for sure, undisturbed where it has to come to its end, in slices where it is long."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from time import perf_counter
 from typing import Any
 
 _AGAIN_S = 1.0
+_SLICE_S = 0.001
 
 
 async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
@@ -38,3 +40,19 @@ async def undisturbed(work: Coroutine[Any, Any, None]) -> None:
     task.result()
     if cancelled:
         raise asyncio.CancelledError
+
+
+async def advance(steps: Iterator[None]) -> bool:
+    """Work for a slice of time, then let others run. Returns whether anything is left to do."""
+    end = perf_counter() + _SLICE_S
+    for _ in steps:
+        if perf_counter() >= end:
+            await asyncio.sleep(0)
+            return True
+    return False
+
+
+async def run_in_slices(steps: Iterator[None]) -> None:
+    """Work to the end, slice by slice."""
+    while await advance(steps):
+        pass

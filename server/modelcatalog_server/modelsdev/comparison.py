@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from time import perf_counter
 from typing import IO, Self
 
 from msgspec.msgpack import Decoder
@@ -17,13 +16,13 @@ from msgspec.msgpack import Decoder
 import modelcatalog_server
 from modelcatalog_server.domain.errors import RefreshError
 from modelcatalog_server.domain.refresh import Difference, KnownState, Payload
+from modelcatalog_server.domain.tasks import advance, run_in_slices
 from modelcatalog_server.modelsdev.comparison_process import Question, Reply, read_frame, write_frame
 from modelcatalog_server.modelsdev.decode import Answer, RecordDecoder, Task
 from modelcatalog_server.modelsdev.sift import Sift
 
 #: Text that is decoded in this process: as much as takes the time in which another one would only just have started.
 _IN_PLACE_BYTES = 256 * 1024
-_SLICE_S = 0.001
 _BATCH_TASKS = 100  # the answer takes about a millisecond of the event loop
 _BATCH_BYTES = 256 * 1024
 
@@ -78,7 +77,7 @@ class SpawnedComparison:
         sift = Sift(payload, known, provider_id=provider_id, full=full)
         sifting = sift.steps()
         while sift.waiting_bytes <= _IN_PLACE_BYTES:
-            if not await _advance(sifting):
+            if not await advance(sifting):
                 answers = [await _decode_in_place(sift, full=full)]
                 break
         else:
@@ -91,7 +90,7 @@ class SpawnedComparison:
             raise RefreshError("the comparison process has no pipes")
         reading = asyncio.create_task(_read_answers(process.stdout), name="comparison-answers")
         try:
-            while await _advance(sifting):
+            while await advance(sifting):
                 if sift.waiting_bytes >= _BATCH_BYTES:
                     await _send(process.stdin, sift.take_tasks(), full=full)
             await _send(process.stdin, sift.take_tasks(), full=full)
@@ -110,21 +109,10 @@ class SpawnedComparison:
                 reading.exception()  # it has been raised, or something worse has
 
 
-async def _advance(steps: Iterator[None]) -> bool:
-    """Work for a slice of time, then let others run. Returns whether anything is left to do."""
-    end = perf_counter() + _SLICE_S
-    for _ in steps:
-        if perf_counter() >= end:
-            await asyncio.sleep(0)
-            return True
-    return False
-
-
 async def _decode_in_place(sift: Sift, *, full: bool) -> Answer:
     answer = Answer()
     decoding = RecordDecoder(full=full).steps(sift.take_tasks(), answer)
-    while await _advance(decoding):
-        pass
+    await run_in_slices(decoding)
     return answer
 
 

@@ -13,7 +13,14 @@ from modelcatalog_server.domain.errors import NotImplementedYetError
 from modelcatalog_server.domain.ports import CatalogState
 from modelcatalog_server.refresh.service import RefreshService
 from modelcatalog_server.rpc.context import Context
-from modelcatalog_server.rpc.model_messages import ModelShape, to_benchmark, to_provider, to_timestamp
+from modelcatalog_server.rpc.model_messages import (
+    ModelShape,
+    to_benchmark,
+    to_model,
+    to_provider,
+    to_resolution,
+    to_timestamp,
+)
 from modelcatalog_server.rpc.reading import announce, at_least
 from modelcatalog_server.rpc.refresh_messages import to_duration
 
@@ -27,13 +34,16 @@ class CatalogServicer(pb_grpc.ModelCatalogServicer):
         self._version = version("modelcatalog")
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
-        """One model by exact id."""
+        """One model, by exact id or by what people write for it."""
         shape = ModelShape(request.view, request.read_mask)
         read = await self._reader.get_model(request.model_id, with_raw=shape.with_raw, at_least=at_least(context))
         announce(context, read.state)
-        if request.if_none_match and request.if_none_match == model_etag(read.value):
-            return pb.GetModelResponse(not_modified=True, catalog_revision=read.state.revision)
-        return pb.GetModelResponse(model=shape.to_model(read.value), catalog_revision=read.state.revision)
+        model, resolution = read.value.model, to_resolution(request.model_id, read.value.resolution)
+        if request.if_none_match and request.if_none_match == model_etag(model):
+            return pb.GetModelResponse(not_modified=True, resolution=resolution, catalog_revision=read.state.revision)
+        return pb.GetModelResponse(
+            model=shape.to_model(model), resolution=resolution, catalog_revision=read.state.revision
+        )
 
     async def BatchGetModels(self, request: pb.BatchGetModelsRequest, context: Context) -> pb.BatchGetModelsResponse:
         """Up to 100 models by exact id."""
@@ -82,6 +92,7 @@ class CatalogServicer(pb_grpc.ModelCatalogServicer):
         return pb.ListModelBenchmarksResponse(
             benchmarks=[to_benchmark(benchmark) for benchmark in read.value.items],
             canonical_id=read.value.canonical_id or "",
+            resolution=to_resolution(request.model_id, read.value.resolution),
             catalog_revision=read.state.revision,
         )
 
@@ -140,8 +151,20 @@ class CatalogServicer(pb_grpc.ModelCatalogServicer):
         raise _not_yet("CompareModels")
 
     async def ResolveModel(self, request: pb.ResolveModelRequest, context: Context) -> pb.ResolveModelResponse:
-        """Not there yet."""
-        raise _not_yet("ResolveModel")
+        """The model behind a reference, and what else it could have been."""
+        read = await self._reader.resolve_model(
+            request.reference, request.preferred_provider_ids, at_least=at_least(context)
+        )
+        announce(context, read.state)
+        resolved = read.value
+        return pb.ResolveModelResponse(
+            model=to_model(resolved.model),
+            canonical_id=resolved.resolution.canonical_id or "",
+            rule=resolved.resolution.rule,
+            confidence=resolved.resolution.confidence,
+            candidates=[to_model(candidate) for candidate in resolved.candidates],
+            catalog_revision=read.state.revision,
+        )
 
     async def ListModelOffers(self, request: pb.ListModelOffersRequest, context: Context) -> pb.ListModelOffersResponse:
         """Not there yet."""

@@ -37,6 +37,7 @@ TABLE: dict[type[errors.CatalogError], tuple[StatusCode, str]] = {
     errors.ModelNotFoundError: (StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"),
     errors.ProviderNotFoundError: (StatusCode.NOT_FOUND, "PROVIDER_NOT_FOUND"),
     errors.RefreshNotFoundError: (StatusCode.NOT_FOUND, "REFRESH_NOT_FOUND"),
+    errors.AmbiguousModelError: (StatusCode.FAILED_PRECONDITION, "AMBIGUOUS_MODEL"),
     errors.RefreshNotCancellableError: (StatusCode.FAILED_PRECONDITION, "REFRESH_NOT_CANCELLABLE"),
     errors.RequestIdReusedError: (StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"),
     errors.DatabaseUnavailableError: (StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"),
@@ -106,7 +107,7 @@ async def abort(context: Context, error: BaseException) -> None:
 
 def _details(error: BaseException, reason: str) -> Iterable[Message]:
     metadata: dict[str, str] = {}
-    if isinstance(error, errors.NotFoundError) and error.candidates:
+    if isinstance(error, errors.NotFoundError | errors.AmbiguousModelError) and error.candidates:
         metadata["candidates"] = ",".join(_fitting(error.candidates))
     yield error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
     if isinstance(error, errors.InvalidArgumentError):

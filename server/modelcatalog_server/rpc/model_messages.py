@@ -27,6 +27,7 @@ from modelcatalog_server.domain.models import (
     Provider,
     ReasoningOption,
 )
+from modelcatalog_server.domain.resolution import Resolution
 
 PRICE_FIELDS = Prices.__slots__
 CAPABILITY_FIELDS = Capabilities.__slots__
@@ -179,6 +180,19 @@ def to_benchmark(benchmark: Benchmark) -> benchmark_pb2.Benchmark:
         date=record.date,
         rank=benchmark.rank,
         normalized_score=_to_float(benchmark.normalized_score),
+    )
+
+
+def to_resolution(reference: str, resolution: Resolution | None) -> model_pb2.Resolution | None:
+    """Return how a reference was resolved, unset for an exact id."""
+    if resolution is None:
+        return None
+    return model_pb2.Resolution(
+        reference=reference,
+        model_id=resolution.model_id or "",
+        canonical_id=resolution.canonical_id or "",
+        rule=resolution.rule,
+        confidence=resolution.confidence,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -112,6 +112,15 @@ class PostgresSnapshot:
         """Return up to ten listed ids, nearest first."""
         return [row["model_id"] for row in await self._fetch_all(_MODELS["find_near_model_ids"], model_id=model_id)]
 
+    async def list_links(self) -> Mapping[str, Mapping[str, str | None]]:
+        """Return by provider the upstream ids of all listed models with their canonical ids."""
+        return {row["provider_id"]: _read_links(row) for row in await self._fetch_all(_MODELS["list_links"])}
+
+    async def list_release_dates(self) -> Mapping[str, str | None]:
+        """Return the ids of all listed canonical models with the dates of their release."""
+        rows = await self._fetch_all(_MODELS["list_release_dates"])
+        return {row["id"]: row["release_date"] for row in rows}
+
     async def get_canonical_id(self, model_id: str) -> tuple[bool, str | None]:
         """Return whether the id is a served or canonical one, and its canonical id where known."""
         row = await _fetch_one(self.connection, _MODELS["get_canonical_id"], model_id=model_id)
@@ -181,6 +190,13 @@ def _read_listed(row: DictRow, id_: str, read: Callable[[DictRow], T]) -> Listed
 
 def _read_model(row: DictRow) -> Model:
     return Model(**row)
+
+
+def _read_links(row: DictRow) -> dict[str, str | None]:
+    if row["upstream_ids"] is None:
+        return {}
+    canonical_ids = (id_ or None for id_ in row["canonical_ids"].split("\n"))
+    return dict(zip(row["upstream_ids"].split("\n"), canonical_ids, strict=True))
 
 
 def _read_benchmark(row: DictRow) -> Benchmark:

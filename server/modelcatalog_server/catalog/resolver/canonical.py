@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from modelcatalog_server.catalog.resolver import rules
 from modelcatalog_server.catalog.resolver.matching import Known, Match, SpellingTable
-from modelcatalog_server.catalog.resolver.spelling import Spelling, read_spelling
+from modelcatalog_server.catalog.resolver.spelling import Spelling, read_id
 from modelcatalog_server.domain.models import CanonicalLink, model_id
 
 #: Two records of one model name the day of its release, or the day a platform got it: seldom more than this apart.
@@ -60,8 +60,7 @@ class CanonicalIndex:
         self.labs = frozenset(id_.partition("/")[0] for id_ in self._facts)
         self._table = SpellingTable(self.labs)
         for id_ in sorted(self._facts):
-            self._table.add(Known(id_, read_spelling(id_)))
-        self._spellings: dict[str, Spelling] = {}
+            self._table.add(Known(id_, read_id(id_)))
         self._candidates: dict[tuple[str, frozenset[str]], tuple[LinkCandidate, ...]] = {}
 
     def __contains__(self, canonical_id: str) -> bool:
@@ -81,9 +80,7 @@ class CanonicalIndex:
 
     def candidates(self, provider_id: str, served_id: str) -> tuple[LinkCandidate, ...]:
         """Return what a served id may mean by the rules. Half of the ids come again, from another provider."""
-        spelling = self._spellings.get(served_id)
-        if spelling is None:
-            spelling = self._spellings[served_id] = read_spelling(served_id)
+        spelling = read_id(served_id)
         makers = _provider_words(provider_id).intersection(spelling.words)
         key = served_id, makers
         if key not in self._candidates:

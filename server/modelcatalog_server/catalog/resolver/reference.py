@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from modelcatalog_server.catalog.resolver import rules
 from modelcatalog_server.catalog.resolver.canonical import CanonicalIndex, choose_match
 from modelcatalog_server.catalog.resolver.matching import Known, Match, SpellingTable
-from modelcatalog_server.catalog.resolver.spelling import Spelling, read_spelling
+from modelcatalog_server.catalog.resolver.spelling import Spelling, likeness, read_id, read_spelling
 from modelcatalog_server.domain.errors import InvalidModelIdError
 from modelcatalog_server.domain.models import model_id
 from modelcatalog_server.domain.resolution import Outcome, Resolution
@@ -22,6 +22,12 @@ MAX_REFERENCE_BYTES: Final = 512
 
 #: How many candidates an answer has at most.
 MAX_CANDIDATES: Final = 10
+
+# Hints cost the same however large the catalog is: so many words of a reference, of each so many ids, and of these so
+# many compared letter by letter.
+_MAX_TOKENS = 8
+_MAX_LOOKED_AT = 1000
+_MAX_COMPARED = 100
 
 #: Labs whose own provider has another name.
 OWN_PROVIDERS: Final = MappingProxyType({"meta": "llama"})
@@ -52,21 +58,32 @@ class ReferenceIndex:
         self._models: dict[str, dict[str, Served]] = defaultdict(dict)
         self._served: dict[str, list[Served]] = defaultdict(list)
         self._offers: dict[str, list[Served]] = defaultdict(list)
-        for model in served:
-            self._models[model.provider_id][model.upstream_id] = model
-            self._served[model.upstream_id].append(model)
-            if model.canonical_id:
-                self._offers[model.canonical_id].append(model)
         self._cases: dict[str, list[str]] = defaultdict(list)
         self._table = SpellingTable(canonical.labs)
         self._ids_by_token: dict[str, list[str]] = defaultdict(list)
-        for upstream_id in sorted(self._served):
-            self._cases[upstream_id.lower()].append(upstream_id)
-            spelling = read_spelling(upstream_id)
-            self._table.add(Known(upstream_id, spelling))
-            for token in spelling.tokens:
-                self._ids_by_token[token].append(upstream_id)
         self._labs_by_family = _labs_by_family(canonical)
+        for model in served:
+            self.add(model)
+
+    def add(self, model: Served) -> None:
+        """Add a served model."""
+        if model.upstream_id not in self._served:
+            self._add_id(model.upstream_id)
+        self._models[model.provider_id][model.upstream_id] = model
+        self._served[model.upstream_id].append(model)
+        if model.canonical_id:
+            self._offers[model.canonical_id].append(model)
+
+    def add_provider(self, provider_id: str) -> None:
+        """Add a provider, who may serve nothing: what names it means nothing else."""
+        self._models[provider_id]
+
+    def _add_id(self, upstream_id: str) -> None:
+        self._cases[upstream_id.lower()].append(upstream_id)
+        spelling = read_id(upstream_id)
+        self._table.add(Known(upstream_id, spelling))
+        for token in spelling.tokens:
+            self._ids_by_token[token].append(upstream_id)
 
     def exact(self, reference: str) -> Served | None:
         """Return the served model with exactly this id."""
@@ -74,7 +91,7 @@ class ReferenceIndex:
         return self._models.get(provider_id, {}).get(upstream_id)
 
     def has_provider(self, provider_id: str) -> bool:
-        """Whether anything is served by a provider of this id."""
+        """Whether there is a provider of this id."""
         return provider_id in self._models
 
     def spelled(self, upstream_id: str) -> list[Served]:
@@ -103,27 +120,69 @@ class ReferenceIndex:
         called so, is xAI's.
         """
         if canonical_id:
-            lab = canonical_id.partition("/")[0]
-            return OWN_PROVIDERS.get(lab, lab)
+            return self._own_provider_of(canonical_id)
         labs = {lab for word in spelling.words for lab in self._labs_by_family.get(word, ())}
         own = {model.provider_id for model in models} & {OWN_PROVIDERS.get(lab, lab) for lab in labs}
         return own.pop() if len(own) == 1 else None
 
-    def near(self, spelling: Spelling) -> list[str]:
-        """Return the ids of models that share most with a spelling: they are hints, never answers."""
-        shared = Counter(id_ for token in spelling.tokens for id_ in self._ids_by_token.get(token, ()))
-        size = len(spelling.tokens)
-        nearest = nsmallest(
-            MAX_CANDIDATES,
-            shared,
-            key=lambda id_: (-shared[id_] / (size + id_.count("-") + 1), -shared[id_], len(id_), id_),
-        )
-        return [self._first(id_).id for id_ in nearest]
+    def near(self, spelling: Spelling, provider_id: str | None = None) -> list[str]:
+        """Return the ids of models that are spelt most alike, each model itself once: hints, never answers.
 
-    def _first(self, upstream_id: str) -> Served:
-        """Return whom to show of those that serve an id: the lab itself, if it does."""
-        models = self._served[upstream_id]
-        return min(models, key=lambda model: (model.provider_id not in self.canonical.labs, model.provider_id))
+        ``provider_id``: who is to be shown as serving them, if it does; else the lab itself, if it does.
+        """
+        hints: dict[str, str] = {}
+        for upstream_id in sorted(self._sharing(spelling), key=lambda id_: (-likeness(spelling.name, id_), id_)):
+            canonical_id = self._served[upstream_id][0].canonical_id
+            itself = canonical_id or upstream_id.lower()
+            if itself not in hints:
+                hints[itself] = self._shown(upstream_id, canonical_id, provider_id).id
+            if len(hints) == MAX_CANDIDATES:
+                break
+        return list(hints.values())
+
+    def alternatives(self, model_id: str) -> list[str]:
+        """Return up to ten other ids of the same model: the lab's own, those of the same spelling, the others."""
+        model = self.exact(model_id)
+        if model is None:
+            return []
+        others = self.offers(model.canonical_id) if model.canonical_id else self._served[model.upstream_id]
+        lab = self._own_provider_of(model.canonical_id)
+        ranked = nsmallest(
+            MAX_CANDIDATES + 1,
+            others[:_MAX_LOOKED_AT],
+            key=lambda other: (other.provider_id != lab, other.upstream_id != model.upstream_id, other.id),
+        )
+        return [other.id for other in ranked if other != model][:MAX_CANDIDATES]
+
+    def _sharing(self, spelling: Spelling) -> list[str]:
+        """Return upstream ids that share most words and numbers with a spelling. Of each, so many are looked at."""
+        known = sorted((token for token in spelling.tokens if token in self._ids_by_token), key=self._rarity)
+        shared = Counter(id_ for token in known[:_MAX_TOKENS] for id_ in self._ids_by_token[token][:_MAX_LOOKED_AT])
+        size = len(spelling.tokens)
+        return nsmallest(
+            _MAX_COMPARED, shared, key=lambda id_: (-shared[id_] / (size + id_.count("-") + 1), -shared[id_], id_)
+        )
+
+    def _rarity(self, token: str) -> tuple[int, str]:
+        return len(self._ids_by_token[token]), token
+
+    def _shown(self, upstream_id: str, canonical_id: str | None, provider_id: str | None) -> Served:
+        offers = self.offers(canonical_id) if canonical_id else self._served[upstream_id]
+        lab = self._own_provider_of(canonical_id)
+        return min(
+            offers[:_MAX_LOOKED_AT],
+            key=lambda model: (
+                model.provider_id != provider_id,
+                model.provider_id != lab,
+                model.upstream_id != upstream_id,
+                model.id,
+            ),
+        )
+
+    @staticmethod
+    def _own_provider_of(canonical_id: str | None) -> str | None:
+        lab = canonical_id.partition("/")[0] if canonical_id else None
+        return OWN_PROVIDERS.get(lab, lab) if lab else None
 
 
 def resolve(reference: str, index: ReferenceIndex, preferred_provider_ids: Sequence[str] = ()) -> Resolution:
@@ -190,7 +249,7 @@ def _across(reference: str, index: ReferenceIndex, preferred: Sequence[str], pro
     spelled = index.spelled(reference)
     link = _link(reference, spelling, index)
     if provider and not spelled and (link is None or link.id.partition("/")[0] != provider):
-        return _not_found(spelling, index)
+        return _not_found(spelling, index, provider_id=provider)
     return _Search(reference, spelling, index, preferred, link).run(spelled)
 
 
@@ -346,7 +405,7 @@ def _labs_by_family(canonical: CanonicalIndex) -> dict[str, set[str]]:
     """Return by the first word of canonical models' names the labs that make models called so."""
     labs = defaultdict(set)
     for id_ in canonical.ids:
-        if words := read_spelling(id_).words:
+        if words := read_id(id_).words:
             labs[words[0]].add(id_.partition("/")[0])
     return labs
 
@@ -367,5 +426,8 @@ def _ambiguous(models: Sequence[Served], canonical_id: str | None, rule: str, co
     )
 
 
-def _not_found(spelling: Spelling, index: ReferenceIndex, canonical_id: str | None = None) -> Resolution:
-    return Resolution(outcome=Outcome.NOT_FOUND, canonical_id=canonical_id, candidates=tuple(index.near(spelling)))
+def _not_found(
+    spelling: Spelling, index: ReferenceIndex, canonical_id: str | None = None, provider_id: str | None = None
+) -> Resolution:
+    near = tuple(index.near(spelling, provider_id))
+    return Resolution(outcome=Outcome.NOT_FOUND, canonical_id=canonical_id, candidates=near)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 #: How a model is packed or run: weights of fewer bits, their file format, a confidential or rented machine, a tariff.
@@ -43,6 +44,8 @@ _DATE = re.compile(
     r"|(?P<revision>00[0-9])"
     r")(?![a-z0-9.])"
 )
+
+_MAX_COMPARED_CHARS = 100
 
 # Where a platform's servers stand; only in front of a dotted lab: us.anthropic.claude-opus-4-6-v1.
 _REGIONS: Final = frozenset({"us", "eu", "ap", "apac", "au", "jp", "ca", "global"})
@@ -95,6 +98,24 @@ def read_spelling(text: str) -> Spelling:
     name = _DATE.sub(reader.take_date, name)
     reader.take_chunks([chunk for chunk in _SEPARATORS.split(name) if chunk])
     return reader.spelling(text, last, tuple(path))
+
+
+@lru_cache(maxsize=16_384)
+def read_id(id_: str) -> Spelling:
+    """Return the spelling of an id that the catalog has: it comes again with every revision, from every provider."""
+    return read_spelling(id_)
+
+
+def likeness(some: str, other: str) -> float:
+    """Return how alike two names are written, from 0 to 1: by what they share of their trigrams, paths left out."""
+    ours, theirs = _trigrams(some), _trigrams(other)
+    return len(ours & theirs) / max(1, len(ours | theirs))
+
+
+def _trigrams(text: str) -> set[str]:
+    name = text.rpartition("/")[2][:_MAX_COMPARED_CHARS].lower()
+    padded = f"  {' '.join(_RUNS.findall(name))} "
+    return {padded[start : start + 3] for start in range(len(padded) - 2)}
 
 
 class _Reader:

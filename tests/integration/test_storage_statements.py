@@ -58,6 +58,7 @@ PARAMETERS: dict[str, Any] = {
     "lease": timedelta(seconds=20),
     "limit": 51,
     "lock": 1,
+    "lock_timeout": "5000ms",
     "message": "text",
     "method": "modelcatalog.v1.CatalogAdmin/UpdateProvider",
     "model_id": "openai/gpt-5",

@@ -133,7 +133,7 @@ class RefreshFeed:
         except BaseException:
             self._buffers.discard(buffer)
             raise
-        return Watch(self, self._store, buffer, first, cursor, heartbeat_s)
+        return Watch(self, self._store, buffer, first, cursor, heartbeat_s, is_resumed=position is not None)
 
     def check_open(self) -> None:
         """Raise ServerDrainingError once the process is shutting down."""
@@ -205,14 +205,20 @@ class RefreshFeed:
         while True:
             ticket = self._changed.ticket()
             try:
-                while events := await self._store.list_events(self._last_id, None, _BATCH):
-                    self.revision = (await self._store.get_catalog_state()).revision
-                    self._hand_out(events)
+                await self._catch_up()
             except CatalogError as error:
                 _log.warning("cannot read refresh events", error=str(error))
             except Exception:
                 _log.exception("cannot read refresh events")
             await ticket.wait()
+
+    async def _catch_up(self) -> None:
+        while events := await self._store.list_events(self._last_id, None, _BATCH):
+            if any(event.kind is EventKind.TERMINAL for event in events):  # no other one comes with a new revision
+                self.revision = (await self._store.get_catalog_state()).revision
+            self._hand_out(events)
+            if len(events) < _BATCH:
+                return  # whatever has come since then nudges again
 
     def _hand_out(self, events: Iterable[RefreshEvent]) -> None:
         for event in events:
@@ -232,6 +238,8 @@ class Watch:
         first: Notice,
         cursor: int,
         heartbeat_s: float,
+        *,
+        is_resumed: bool,
     ) -> None:
         self._feed = feed
         self._store = store
@@ -240,6 +248,7 @@ class Watch:
         self._cursor = cursor
         self._heartbeat_s = heartbeat_s
         self._replay: deque[RefreshEvent] | None = deque()
+        self._is_resumed = is_resumed
         self._over = False
 
     async def __aenter__(self) -> Self:
@@ -275,7 +284,7 @@ class Watch:
             if self._replay:
                 return self._replay.popleft()
             self._replay = None
-            if await self._is_past_end():
+            if self._is_resumed and await self._is_past_end():
                 return None
         return await self._take()
 

@@ -39,11 +39,13 @@ from modelcatalog_server.refresh.schedule import Schedule
 
 _log = structlog.get_logger(__name__)
 
-# Another process owns the lock but its row is not to be seen yet, or no longer: look again this often, this long.
-_JOIN_ATTEMPTS = 50
-_JOIN_INTERVAL_S = 0.1
+# Another run owns the lock but its row is not to be seen yet, or no longer, which takes it some milliseconds: look
+# again, ever less often, for about 5 s.
+_JOIN_PAUSES_S = (0.002, 0.005, 0.01, 0.02, 0.05, *[0.1] * 49)
 
 _SWEEP_RETRY_S = 1.0
+# Every event is a nudge, and a run has several within milliseconds: one look at what they come to is enough.
+_LOOK_AFTER_S = 0.05
 
 #: Reasons of failures after which a full run may do better: not another look at a payload that a gate refused.
 _FALLBACK_REASONS = {"UPSTREAM_UNAVAILABLE", "UPSTREAM_INVALID", "DATABASE_UNAVAILABLE", "INTERNAL"}
@@ -114,14 +116,14 @@ class RefreshService:
         if (known := await self._find_known(request)) is not None:
             return known
         active: Refresh | None = None
-        for _ in range(_JOIN_ATTEMPTS):
+        for pause_s in _JOIN_PAUSES_S:
             ownership = await self._store.try_own()
             if ownership is not None:
                 return await self._start_owned(ownership, request, slots or {})
             active = await self._store.get_active()
             if active is not None and _is_worth_joining(active, request):
                 break
-            await asyncio.sleep(_JOIN_INTERVAL_S)
+            await asyncio.sleep(pause_s)
         if active is None:
             raise DatabaseUnavailableError("another refresh neither runs nor ends")
         return await self._join(request, active)
@@ -280,6 +282,7 @@ class RefreshService:
         clock = asyncio.get_running_loop().time  # not the wall clock, which may be set back
         beat_at = clock()  # creating it was the first
         while True:
+            await asyncio.sleep(_LOOK_AFTER_S)
             ticket = self._changed.ticket()
             try:
                 if clock() - beat_at >= self._policy.heartbeat.total_seconds():

@@ -21,8 +21,10 @@ _PROVIDERS = queries.load("providers")
 class PostgresPolicy:
     """Port ``PolicyStore``."""
 
-    def __init__(self, pools: Pools) -> None:
+    def __init__(self, pools: Pools, *, lock_timeout_s: float = 5.0) -> None:
+        """Prepare a store; a change of policy waits no longer than that for a refresh that writes."""
         self._pools = pools
+        self._lock_timeout = f"{lock_timeout_s * 1000:.0f}ms"
 
     async def set_provider_enabled(self, provider_id: str, *, enabled: bool) -> tuple[Provider, CatalogState]:
         """Write the policy with a revision of its own, unless it is so already.
@@ -31,6 +33,7 @@ class PostgresPolicy:
         each other and never both.
         """
         async with self._pools.writing() as connection:
+            await connection.execute(_POLICY["set_lock_timeout"], {"lock_timeout": self._lock_timeout})
             await connection.execute(_APPLY["lock_state"])
             row = await _fetch_one(connection, _PROVIDERS["get_provider"], provider_id=provider_id)
             if row is None:

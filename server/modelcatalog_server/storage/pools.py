@@ -1,4 +1,4 @@
-"""Connections: one pool for reads, one for writes, and the translation of what goes wrong with them."""
+"""Connections: pools for reads, for writes and for ownership, and the translation of what goes wrong with them."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ def translate_errors() -> Iterator[None]:
         yield
     except psycopg.errors.QueryCanceled as error:
         raise DeadlineError("the database did not answer in time") from error
+    except psycopg.errors.LockNotAvailable as error:
+        raise DatabaseUnavailableError("the catalog is being written: ask again in some seconds") from error
     except _UNAVAILABLE as error:
         raise DatabaseUnavailableError("the database cannot be reached") from error
 
@@ -47,6 +49,8 @@ class PoolSettings:
 
     read_size: int = 8
     write_size: int = 4
+    # One that owns a run, one for its signs of life, one that looks for orphans.
+    own_size: int = 3
     acquire_timeout_s: float = 5.0
     connect_timeout_s: int = 5
     read_timeout_s: float = 5.0
@@ -87,15 +91,17 @@ async def connect(database_url: str, *, timeout_s: int) -> Connection:
 
 
 class Pools:
-    """The two pools, as one async context manager.
+    """The three pools, as one async context manager.
 
-    Reads run in REPEATABLE READ, READ ONLY transactions: all statements of one see the same revision.
+    Reads run in REPEATABLE READ, READ ONLY transactions: all statements of one see the same revision. Whoever owns a
+    refresh and shows that it is alive has connections apart: however many writers wait for a lock, no run seems dead.
     """
 
     def __init__(self, database_url: str, settings: PoolSettings | None = None) -> None:
         self._settings = settings = settings or PoolSettings()
         self.read = self._make_pool(database_url, "read", settings.read_size, settings.read_timeout_s, _configure_read)
         self.write = self._make_pool(database_url, "write", settings.write_size, settings.write_timeout_s, None)
+        self.own = self._make_pool(database_url, "own", settings.own_size, settings.read_timeout_s, _configure_own)
         self._stack = AsyncExitStack()
 
     def _make_pool(self, url: str, name: str, size: int, statement_timeout_s: float, configure: Any) -> Pool:
@@ -124,11 +130,14 @@ class Pools:
 
     async def __aenter__(self) -> Self:
         async with asyncio.timeout(self._settings.acquire_timeout_s * 2):
-            await asyncio.gather(self.read.open(), self.write.open())
+            await asyncio.gather(*(pool.open() for pool in self._all()))
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await asyncio.gather(self.read.close(timeout=2), self.write.close(timeout=2))
+        await asyncio.gather(*(pool.close(timeout=2) for pool in self._all()))
+
+    def _all(self) -> tuple[Pool, ...]:
+        return self.read, self.write, self.own
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[Connection]:
@@ -150,6 +159,17 @@ class Pools:
         with translate_errors():
             async with self.write.connection() as connection:
                 yield connection
+
+    @asynccontextmanager
+    async def owning(self) -> AsyncIterator[Connection]:
+        """Yield a connection of those that are apart, for one statement or a transaction of its own."""
+        with translate_errors():
+            async with self.own.connection() as connection:
+                yield connection
+
+
+async def _configure_own(connection: Connection) -> None:
+    await connection.set_autocommit(True)
 
 
 async def _configure_read(connection: Connection) -> None:

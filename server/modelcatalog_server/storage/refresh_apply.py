@@ -99,11 +99,10 @@ class PostgresApply:
 
     async def finish_not_modified(self, refresh: Refresh, *, message: str) -> Refresh:
         """Write that upstream still says what it said, and the run's end."""
-        async with self._pools.writing() as connection:
-            row = await fetch_one(connection, _APPLY["set_checked"])
-            assert row is not None, "catalog_state always has its row"  # noqa: S101 - a broken invariant, not a check
-            revision = row["revision"]
-            finished = replace(refresh, base_revision=revision, result_revision=revision, not_modified=True)
+        finished = replace(refresh, not_modified=True)
+        # All but the COMMIT is one round trip.
+        async with self._pools.writing() as connection, connection.pipeline():
+            await connection.execute(_APPLY["set_checked"])
             return await record_event(connection, finished, EventKind.TERMINAL, message=message)
 
     async def _stage(self, connection: Connection, difference: Difference, progress: Progress) -> None:

@@ -63,16 +63,23 @@ async def record_event(
     done: int = 0,
     total: int | None = None,
     message: str = "",
+    commit: bool = False,
 ) -> Refresh:
-    """Write the run and an event in the transaction at hand. The event lock comes first and is held until commit."""
-    async with connection.pipeline():  # with the BEGIN before it, one round trip
+    """Write the run and an event in the transaction at hand. The event lock comes first and is held until commit.
+
+    With ``commit`` that comes with it, so that all of it, and the BEGIN before it, is one round trip. Nothing else may
+    be in that transaction: it is committed too when the run turns out to be over.
+    """
+    parameters = {**to_parameters(refresh), "kind": kind, "done": done, "total": total, "message": message}
+    async with connection.pipeline():
         await lock_events(connection)
-        updated = await fetch_one(connection, _REFRESHES["update_refresh"], **to_parameters(refresh))
-    if updated is None:
+        cursor = await connection.execute(_REFRESHES["update_refresh"], parameters)
+        if commit:
+            await connection.commit()
+    row = await cursor.fetchone()
+    if row is None:
         raise await _why_not(connection, refresh.id)
-    return await append_event(
-        connection, refresh.id, kind, phase=refresh.phase, done=done, total=total, message=message, locked=True
-    )
+    return read_refresh(row["refresh"])
 
 
 async def append_event(

@@ -48,9 +48,10 @@ class PostgresHistory:
             if not await take_slots(connection, slots):
                 raise SlotTakenError("another process has started what is due")
             parameters = {"id": refresh_id, "owner": self._owner, **to_request_parameters(request)}
-            await connection.execute(_REFRESHES["create_refresh"], parameters)
-            await _remember_request(connection, request, refresh_id, joined=False)
-            return await append_event(connection, refresh_id, EventKind.STATE, message="accepted")
+            async with connection.pipeline():  # with the BEGIN before it, one round trip
+                await connection.execute(_REFRESHES["create_refresh"], parameters)
+                await _remember_request(connection, request, refresh_id, joined=False)
+                return await append_event(connection, refresh_id, EventKind.STATE, message="accepted")
 
     async def find_request(self, request_id: UUID) -> KnownRequest | None:
         """Return what a request id stands for."""
@@ -74,7 +75,7 @@ class PostgresHistory:
     ) -> Refresh:
         """Write the run as it is now with an event."""
         async with self._pools.writing() as connection:
-            return await record_event(connection, refresh, kind, done=done, total=total, message=message)
+            return await record_event(connection, refresh, kind, done=done, total=total, message=message, commit=True)
 
     async def cancel(self, refresh_id: UUID) -> Refresh | None:
         """Ask a run to stop; return it as it is now."""

@@ -33,7 +33,6 @@ class PostgresOwnership:
             return
         try:
             await connection.execute(_REFRESHES["disown_refresh"], {"lock": OWNER_LOCK})
-            await connection.commit()
         except BaseException as error:
             # A connection that did not unlock has lost the lock with its session, or loses it by being closed.
             await connection.close()
@@ -51,12 +50,11 @@ class PostgresOwners:
 
     async def try_own(self) -> PostgresOwnership | None:
         """Return the session lock of the one runner, or ``None`` while another session has it."""
-        pool = self._pools.write
+        pool = self._pools.own
         with translate_errors():
             connection = await pool.getconn()
             try:
                 row = await fetch_one(connection, _REFRESHES["try_own_refresh"], lock=OWNER_LOCK)
-                await connection.commit()
             except BaseException:
                 # The lock may have been taken (a caller may go away at any moment), and would outlive a rollback.
                 await connection.close()
@@ -69,13 +67,13 @@ class PostgresOwners:
 
     async def beat(self, refresh_id: UUID) -> None:
         """Note a sign of life of a run under way."""
-        async with self._pools.writing() as connection:
+        async with self._pools.owning() as connection:
             await connection.execute(_REFRESHES["beat_refresh"], {"refresh_id": refresh_id})
 
     async def end_expired(self, lease: timedelta) -> Refresh | None:
         """End the run under way if its owner gave no sign of life for so long, and the owner's session with it."""
         message = f"the process that ran it gave no sign of life for {lease.total_seconds():g} s"
-        async with self._pools.writing() as connection:
+        async with self._pools.owning() as connection, connection.transaction():
             await lock_events(connection)
             row = await fetch_one(connection, _REFRESHES["end_expired_refresh"], lease=lease, error_message=message)
             if row is None:

@@ -90,8 +90,7 @@ SET source_etag = NULL;
 -- name: set_checked
 -- Upstream still says what it said.
 UPDATE catalog_state
-SET checked_at = clock_timestamp()
-RETURNING revision;
+SET checked_at = clock_timestamp();
 
 -- name: append_revision
 -- Why this revision exists, and a nudge to every process.

@@ -1,5 +1,9 @@
 -- Writes of policy, each in one transaction that holds catalog_state. Versions are closed and appended as after a refresh.
 
+-- name: set_lock_timeout
+-- How long the statements of this transaction wait for a lock, so that they do not take up connections for ever.
+SELECT set_config('lock_timeout', %(lock_timeout)s, true) AS lock_timeout;
+
 -- name: read_clock
 -- The time to write, read once catalog_state is ours: one clock, in the order of revisions.
 SELECT clock_timestamp() AS at;

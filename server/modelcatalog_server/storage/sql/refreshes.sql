@@ -10,35 +10,65 @@ VALUES (
 );
 
 -- name: update_refresh
--- The run as it is now. No row comes back when it is over already, or was asked to stop and this is another end.
-UPDATE models_refresh_history
-SET
-    status = %(status)s,
-    phase = %(phase)s,
-    attempt = %(attempt)s,
-    attempts = %(attempts)s,
-    models_seen = %(models_seen)s,
-    models_added = %(models_added)s,
-    models_changed = %(models_changed)s,
-    models_removed = %(models_removed)s,
-    models_revived = %(models_revived)s,
-    models_unchanged = %(models_unchanged)s,
-    models_failed = %(models_failed)s,
-    error_reason = %(error_reason)s,
-    error_message = %(error_message)s,
-    error_metadata = %(error_metadata)s,
-    warnings = %(warnings)s,
-    completed_at = CASE WHEN %(is_over)s THEN clock_timestamp() END,
-    base_revision = %(base_revision)s,
-    result_revision = %(result_revision)s,
-    not_modified = %(not_modified)s
-WHERE
-    id = %(id)s
-    AND (
-        status IN ('PENDING', 'RUNNING')
-        OR (status = 'CANCELLING' AND %(status)s IN ('CANCELLED', 'FAILED'))
-    )
-RETURNING id;
+-- The run as it is now, with an event, in one round trip. No row comes back, and nothing is written, when the run is over
+-- already, or was asked to stop and this is another end. What was not modified begins and ends with the revision of now.
+WITH run AS (
+    UPDATE models_refresh_history
+    SET
+        status = %(status)s,
+        phase = %(phase)s,
+        attempt = %(attempt)s,
+        attempts = %(attempts)s,
+        models_seen = %(models_seen)s,
+        models_added = %(models_added)s,
+        models_changed = %(models_changed)s,
+        models_removed = %(models_removed)s,
+        models_revived = %(models_revived)s,
+        models_unchanged = %(models_unchanged)s,
+        models_failed = %(models_failed)s,
+        error_reason = %(error_reason)s,
+        error_message = %(error_message)s,
+        error_metadata = %(error_metadata)s,
+        warnings = %(warnings)s,
+        completed_at = CASE WHEN %(is_over)s THEN clock_timestamp() END,
+        base_revision = CASE
+            WHEN %(not_modified)s THEN (SELECT revision FROM catalog_state)
+            ELSE %(base_revision)s
+        END,
+        result_revision = CASE
+            WHEN %(not_modified)s THEN (SELECT revision FROM catalog_state)
+            ELSE %(result_revision)s
+        END,
+        not_modified = %(not_modified)s,
+        last_sequence = last_sequence + 1
+    WHERE
+        id = %(id)s
+        AND (
+            status IN ('PENDING', 'RUNNING')
+            OR (status = 'CANCELLING' AND %(status)s IN ('CANCELLED', 'FAILED'))
+        )
+    RETURNING *
+),
+
+event AS (
+    INSERT INTO refresh_events (refresh_id, sequence, kind, phase, done, total, message, refresh)
+    SELECT
+        run.id,
+        run.last_sequence,
+        %(kind)s,
+        %(phase)s,
+        %(done)s,
+        %(total)s,
+        %(message)s,
+        to_jsonb(run)
+    FROM run
+    RETURNING id, refresh
+)
+
+SELECT
+    event.refresh,
+    pg_notify('modelcatalog', 'event:' || event.id) AS notified
+FROM event;
 
 -- name: lock_events
 -- Held until commit, so that event ids become visible in their order.

@@ -92,7 +92,7 @@ def enrich(connection: psycopg.Connection[Any], rng: random.Random) -> None:
         for table in ("models_metadata", "model_versions"):
             # Encoded messages that follow each other are one that is merged.
             connection.execute(
-                f"UPDATE {table} SET model_type = %s, version = %s, description = %s, tags = %s,"
+                f"UPDATE {table} SET model_type = %s, version = %s, description = %s, tags = tags || %s,"
                 " popularity_score = %s, benchmark_score = %s, message = message || %s WHERE model_id = %s".encode(),
                 [
                     type_,

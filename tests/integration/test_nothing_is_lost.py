@@ -51,8 +51,11 @@ def check_identity(model: Model, provider: dict[str, Any], record: dict[str, Any
     assert model.name == record["name"]
     assert optional(model, "family") == record.get("family")
     assert optional(model, "description") == record.get("description")
-    assert optional(model, "version") is None
-    assert model.type == Model.TYPE_CHAT
+    rules = {derived.field: derived.rule for derived in model.derived}
+    assert (rules.get("version") == "date_suffix") is (optional(model, "version") is not None)
+    assert model.version in record["id"].lower()
+    assert "type" not in record
+    assert (rules["type"] == "absent_means_chat") is (model.type == Model.TYPE_CHAT)
     assert Model.Status.Name(model.status) == f"STATUS_{record.get('status', 'active').upper()}"
     assert (model.release_date, model.last_updated) == (record["release_date"], record["last_updated"])
     assert optional(model, "knowledge_cutoff") == record.get("knowledge")

@@ -156,7 +156,6 @@ def test_what_upstream_never_says_is_null_for_all(rows: list[Row]) -> None:
         "supports_streaming",
         "supports_json_mode",
         "supports_code_generation",
-        "version",
         "benchmark_score",
         "popularity_score",
         "reliability_score",

@@ -190,7 +190,7 @@ class Model(google.protobuf.message.Message):
     family: builtins.str
     """e.g. `gpt`, `claude-sonnet`. Unset when upstream has none."""
     version: builtins.str
-    """Derived from the id; unset when it names none."""
+    """The date that the id names, as it is written there; `derived` has the rule. Unset when it names none."""
     type: Global___Model.Type.ValueType
     """What the model is for. Where upstream names none, `derived` has the rule."""
     status: Global___Model.Status.ValueType
@@ -233,7 +233,7 @@ class Model(google.protobuf.message.Message):
 
     @property
     def tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Derived tags, sorted."""
+        """Derived tags, sorted. docs/derived.md has each with its rule."""
 
     @property
     def source(self) -> Global___Source:

@@ -131,11 +131,24 @@ class CanonicalLink:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DerivedField:
+    """A field that a rule filled where upstream says nothing.
+
+    ``confidence`` (0 to 1) is ``None`` where the rule holds by definition.
+    """
+
+    field: str
+    rule: str
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRecord:
     """What upstream says about one served model, typed, with what is derived from it.
 
     ``raw`` is the upstream record as JSON text. ``content_hash`` (hex) differs exactly when the parsed upstream record
-    or anything derived from it differs; key order and spacing do not count.
+    or anything derived from it differs; key order and spacing do not count. ``derived`` has the rules by which
+    ``type`` and ``version`` are what they are; that of the canonical model is in ``canonical``.
     """
 
     provider_id: str
@@ -158,6 +171,7 @@ class ModelRecord:
     reasoning_options: tuple[ReasoningOption, ...] | None = None
     tags: tuple[str, ...] = ()
     knowledge_cutoff: str | None = None
+    derived: tuple[DerivedField, ...] = ()
 
     @property
     def id(self) -> str:

@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 
 from msgspec.json import Encoder
 
+from modelcatalog_server.catalog.resolver.spelling import find_date
 from modelcatalog_server.domain.models import (
     DEFAULT_STATUS,
-    DEFAULT_TYPE,
     BenchmarkRecord,
     CanonicalLink,
     CanonicalRecord,
     Capabilities,
+    DerivedField,
     Limits,
     Modalities,
     ModelRecord,
@@ -29,7 +30,8 @@ from modelcatalog_server.domain.models import (
     ReasoningOption,
     model_id,
 )
-from modelcatalog_server.modelsdev import wire
+from modelcatalog_server.modelsdev import tags, wire
+from modelcatalog_server.modelsdev.model_types import derive_type
 
 #: Above the largest price (600) by more than the unit slips that a later gate looks for.
 MAX_PRICE = 1_000_000
@@ -75,15 +77,25 @@ def model_record(model: wire.ServedModel, text: Text, provider_id: str, canonica
     Raises:
         InvalidRecordError: A price, a tier or the canonical id is out of its bounds.
     """
+    modalities = Modalities(input=model.modalities.input, output=model.modalities.output)
+    type_, type_derived = _type(model, modalities)
+    version, version_derived = _version(model.id)
+    facts = tags.Facts(
+        status=(model.status or DEFAULT_STATUS).lower(),
+        limits=_limits(model.limit),
+        capabilities=_capabilities(model),
+        modalities=modalities,
+        pricing=_pricing(model),
+    )
     record = ModelRecord(
         provider_id=provider_id,
         upstream_id=model.id,
         name=model.name,
-        type=(model.type or DEFAULT_TYPE).lower(),
-        status=(model.status or DEFAULT_STATUS).lower(),
-        limits=_limits(model.limit),
-        capabilities=_capabilities(model),
-        modalities=Modalities(input=model.modalities.input, output=model.modalities.output),
+        type=type_,
+        version=version,
+        tags=tags.derive_tags(facts),
+        derived=type_derived + version_derived,
+        **facts._asdict(),
         release_date=model.release_date,
         last_updated=model.last_updated,
         raw="",
@@ -91,7 +103,6 @@ def model_record(model: wire.ServedModel, text: Text, provider_id: str, canonica
         canonical=canonical_link(provider_id, model.id, model.canonical_model_id, canonical_ids),
         description=model.description,
         family=model.family,
-        pricing=_pricing(model),
         reasoning_options=_reasoning_options(model.reasoning_options),
         knowledge_cutoff=model.knowledge,
     )
@@ -184,6 +195,19 @@ def _content_hash(values: Any, record: ModelRecord | ProviderRecord | CanonicalR
     new version finds what has to be written again.
     """
     return hashlib.sha256(_canonical_json.encode((values, record))).hexdigest()
+
+
+def _type(model: wire.ServedModel, modalities: Modalities) -> tuple[str, tuple[DerivedField, ...]]:
+    if model.type:
+        return model.type.lower(), ()
+    type_, derived = derive_type(model.id, model.family, modalities, model.reasoning)
+    return type_, (derived,)
+
+
+def _version(upstream_id: str) -> tuple[str | None, tuple[DerivedField, ...]]:
+    """The date that an id names is what providers tell the versions of a model apart by."""
+    date = find_date(upstream_id)
+    return date, (DerivedField(field="version", rule="date_suffix"),) if date else ()
 
 
 def _limits(limit: wire.Limit) -> Limits:

@@ -44,7 +44,8 @@ _TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[\[{]|([\]}])', re.DOTA
 
 #: What makes a text what it becomes: a change of one of these, and every text is decoded again.
 _DECODER_SOURCES = (
-    ("modelcatalog_server.modelsdev", ("sift.py", "decode.py", "derive.py", "wire.py")),
+    ("modelcatalog_server.modelsdev", ("sift.py", "decode.py", "derive.py", "model_types.py", "tags.py", "wire.py")),
+    ("modelcatalog_server.catalog.resolver", ("spelling.py",)),
     ("modelcatalog_server.domain", ("models.py",)),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
@@ -86,6 +86,7 @@ def encode_model(record: ModelRecord) -> bytes:
         release_date=record.release_date,
         last_updated=record.last_updated,
         knowledge_cutoff=record.knowledge_cutoff,
+        derived=sorted(_derived_fields(record), key=lambda derived: derived.field),
     )
     if record.pricing is not None:
         message.pricing.CopyFrom(_to_pricing(record.pricing))
@@ -93,6 +94,12 @@ def encode_model(record: ModelRecord) -> bytes:
         options = [_to_reasoning_option(option) for option in record.reasoning_options]
         message.reasoning_options.CopyFrom(model_pb2.ReasoningOptions(options=options))
     return message.SerializeToString(deterministic=True)
+
+
+def _derived_fields(record: ModelRecord) -> Iterator[model_pb2.DerivedField]:
+    """Yield the fields that are not what upstream says, each with its rule."""
+    for derived in record.derived:
+        yield model_pb2.DerivedField(field=derived.field, rule=derived.rule, confidence=derived.confidence)
 
 
 def to_model(model: Model) -> model_pb2.Model:

@@ -100,6 +100,13 @@ def read_spelling(text: str) -> Spelling:
     return reader.spelling(text, last, tuple(path))
 
 
+def find_date(id_: str) -> str | None:
+    """Return the last date in an id's name, as it is written there, or None. Behind a colon are budgets (``:1024``)."""
+    name = id_.lower().rpartition("/")[2].partition(":")[0]
+    dates = [match[0] for match in _DATE.finditer(name) if not match["revision"]]
+    return dates[-1] if dates else None
+
+
 @lru_cache(maxsize=16_384)
 def read_id(id_: str) -> Spelling:
     """Return the spelling of an id that the catalog has: it comes again with every revision, from every provider."""

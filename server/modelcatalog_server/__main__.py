@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
@@ -15,45 +16,53 @@ from uuid import UUID, uuid4
 try:
     import click
 
-    from modelcatalog_server.settings import PREFIX, Settings, load_settings
+    from modelcatalog_server.commands.groups import info, models, providers
+    from modelcatalog_server.commands.server_options import ServerOptions, server_options
 except ModuleNotFoundError as missing:
     sys.exit(f"the command needs the server: pip install 'modelcatalog[server]' (missing: {missing.name})")
 
 from modelcatalog_server.domain.errors import CatalogError, StartupError
 
 if TYPE_CHECKING:
-    from click.decorators import FC
+    from modelcatalog_server.settings import Settings
 
 T = TypeVar("T")
 
 _MAX_TIMEOUT_S = 7 * 86_400
 
 
-def setting_options(*names: str) -> Callable[[FC], FC]:
-    """Give a command a flag for each of these settings; the help says the environment variable and the default."""
+class SettingsCommand(click.Command):
+    """A command with a flag for each of some settings, or of all; the help says variable and default.
 
-    def decorate(command: FC) -> FC:
-        for name in reversed(names):
-            command = _setting_option(name)(command)
-        return command
+    The flags are made when somebody looks at them: reading the settings takes longer than most other commands do.
+    """
 
-    return decorate
+    setting_names: tuple[str, ...] = ()
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the flags of the settings, and those of every command."""
+        from modelcatalog_server.settings import Settings
+
+        names = self.setting_names or tuple(Settings.model_fields)
+        return [*map(_setting_option, names), *super().get_params(ctx)]
 
 
-def _setting_option(name: str) -> Callable[[FC], FC]:
+class MigrateCommand(SettingsCommand):
+    """The settings that a migration needs."""
+
+    setting_names = ("database_url", "data_dir", "log_level", "log_format")
+
+
+@cache
+def _setting_option(name: str) -> click.Option:
+    from modelcatalog_server.settings import PREFIX, Settings
+
     field = Settings.model_fields[name]
     flag = f"--{name.replace('_', '-')}"
     if field.annotation is bool:
         flag = f"{flag}/--no-{flag[2:]}"
     default = "" if field.default is None else f", default {str(field.default).lower()}"
-    return click.option(flag, name, default=None, help=f"{field.description} [{PREFIX}{name.upper()}{default}]")
-
-
-def _check_target(_context: click.Context, _option: click.Parameter, value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not (host and port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
-        raise click.BadParameter("must be host:port, e.g. 127.0.0.1:50051")
-    return value
+    return click.Option([flag, name], default=None, help=f"{field.description} [{PREFIX}{name.upper()}{default}]")
 
 
 def _check_timeout(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:
@@ -68,8 +77,7 @@ def cli() -> None:
     """Serve a faithful, versioned copy of the Models.dev catalog over gRPC."""
 
 
-@cli.command()
-@setting_options(*Settings.model_fields)
+@cli.command(cls=SettingsCommand)
 def serve(**flags: Any) -> None:
     """Serve the catalog until SIGTERM or Ctrl-C, which ends it with exit code 0.
 
@@ -79,8 +87,7 @@ def serve(**flags: Any) -> None:
         _run(_serve(_load(flags)))
 
 
-@cli.command()
-@setting_options("database_url", "data_dir", "log_level", "log_format")
+@cli.command(cls=MigrateCommand)
 def migrate(**flags: Any) -> None:
     """Bring the database to the schema of this version."""
     from modelcatalog_server import app
@@ -93,14 +100,6 @@ def migrate(**flags: Any) -> None:
 
 
 @cli.command()
-@click.option(
-    "--address",
-    envvar=f"{PREFIX}LISTEN",
-    default="127.0.0.1:50051",
-    metavar="HOST:PORT",
-    callback=_check_target,
-    help=f"The server to ask. [{PREFIX}LISTEN, default 127.0.0.1:50051]",
-)
 @click.option("--full", is_flag=True, help="Derive and write every row again, not only what differs.")
 @click.option("--provider", "provider_id", default="", metavar="ID", help="Only this provider.")
 @click.option("--dry-run", is_flag=True, help="Report the difference, change nothing.")
@@ -117,7 +116,8 @@ def migrate(**flags: Any) -> None:
     help="Wait no longer than that; the run goes on. [default: to its end]",
 )
 @click.option("--request-id", type=click.UUID, help="The same one again gives the same run. [default: a new one]")
-def refresh(*, request_id: UUID | None, no_wait: bool, **options: Any) -> None:
+@server_options
+def refresh(server: ServerOptions, *, request_id: UUID | None, no_wait: bool, **options: Any) -> None:
     """Have a running server bring its catalog to what upstream says, and follow it to the end.
 
     Ends with 0 when the run succeeded, 1 when it failed or was cancelled, 2 when it could not be started or followed,
@@ -126,13 +126,19 @@ def refresh(*, request_id: UUID | None, no_wait: bool, **options: Any) -> None:
     from modelcatalog_server.commands.refresh import RefreshOptions
     from modelcatalog_server.commands.refresh import refresh as run
 
-    sys.exit(run(RefreshOptions(request_id=str(request_id or uuid4()), wait=not no_wait, **options)))
+    sys.exit(run(RefreshOptions(server=server, request_id=str(request_id or uuid4()), wait=not no_wait, **options)))
+
+
+for command in (info, models, providers):
+    cli.add_command(command)
 
 
 def main() -> None:
     """Run the command; what keeps it from its work is one line on standard error and exit code 1."""
     try:
         cli()
+    except ModuleNotFoundError as missing:  # click is there by chance, the rest of the server is not
+        sys.exit(f"the command needs the server: pip install 'modelcatalog[server]' (missing: {missing.name})")
     except (StartupError, CatalogError) as error:
         sys.exit(f"modelcatalog: {error}")
     except asyncio.CancelledError:
@@ -163,6 +169,7 @@ async def _import_ahead() -> None:
 
 def _load(flags: dict[str, Any]) -> Settings:
     from modelcatalog_server.logs import set_up_logs
+    from modelcatalog_server.settings import load_settings
 
     settings = load_settings(**flags)
     set_up_logs(settings.log_level, settings.log_format)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import click
 import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
@@ -35,6 +36,8 @@ from acceptance.serving import COMMAND, Serve, Server, run
 from conftest import SNAPSHOT, Services
 from modelcatalog.v1 import catalog_admin_service_pb2, model_catalog_service_pb2, refresh_service_pb2
 from modelcatalog.v1.error_reason_pb2 import ErrorReason
+from modelcatalog_server.__main__ import cli
+from modelcatalog_server.commands.server_options import VARIABLES
 from modelcatalog_server.rpc.errors import TABLE
 from modelcatalog_server.settings import PREFIX, Settings
 
@@ -50,7 +53,7 @@ DEPLOY = [ROOT / "Dockerfile", *(path for path in sorted(ROOT.glob("deploy/**/*"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _ROW = re.compile(r"^\| `(\w+)` \|(.*)\|$", re.MULTILINE)
-_SETTING = re.compile(rf"{PREFIX}[A-Z]+(?:_[A-Z]+)*")
+_SETTING = re.compile(rf"(?<!_){PREFIX}[A-Z]+(?:_[A-Z]+)*")
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def test_commands_print_what_the_page_says(block: Block, service: Server) -> Non
                 check(step.output, result)
             continue
         command = fill_in(at(service, step.command), answer)
-        result = run(["sh", "-c", command.replace(".venv/bin/", f"{BIN}/")])
+        result = run(["sh", "-c", command.replace(".venv/bin/", f"{BIN}/")], MODELCATALOG_ADDRESS=service.address)
         check(step.output, result)
         answer = read_documents(result.stdout)
 
@@ -273,7 +276,17 @@ def test_every_setting_is_in_the_table_as_it_is() -> None:
 def test_no_page_speaks_of_a_setting_that_is_not_there() -> None:
     settings = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     for page in [*PAGES, *DEPLOY]:
-        assert set(_SETTING.findall(page.read_text())) <= settings, page
+        assert set(_SETTING.findall(page.read_text())) <= settings | {*VARIABLES}, page
+
+
+def test_every_command_and_every_variable_of_a_client_is_on_its_page() -> None:
+    page = (ROOT / "docs/commands.md").read_text()
+    groups = {name: command for name, command in cli.commands.items() if isinstance(command, click.Group)}
+    names = [f"{group} {name}" for group, command in groups.items() for name in command.commands]
+    for name in [*names, *(cli.commands.keys() - groups.keys())]:
+        assert f"`{name}`" in page, name
+    for variable in VARIABLES:
+        assert f"`{variable}`" in page
 
 
 def test_every_reason_is_in_the_table_with_its_code() -> None:

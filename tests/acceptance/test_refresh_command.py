@@ -229,7 +229,7 @@ def test_nobody_there_is_one_line_about_what_to_do() -> None:
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
         "modelcatalog: no server answers at 127.0.0.1:1: is it running (`modelcatalog serve`)?"
-        " --address or MODELCATALOG_LISTEN say where it is\n"
+        " --address or MODELCATALOG_ADDRESS say where it is, and --tls has to be given where it encrypts\n"
     )
 
 

@@ -9,8 +9,9 @@ from modelcatalog_server.commands.refresh_result import (
     describe_counts,
     describe_outcome,
     describe_request,
-    sanitize,
 )
+from modelcatalog_server.commands.server_options import ServerOptions
+from modelcatalog_server.commands.terminal import sanitize
 
 
 @pytest.mark.parametrize(
@@ -75,8 +76,8 @@ def test_a_run_is_described_by_all_that_was_asked() -> None:
 
 
 def test_the_command_for_a_run_is_one_for_a_shell() -> None:
-    options = RefreshOptions(address="[::]:7", provider_id="it's")
-    assert options.target == "[::1]:7"
+    options = RefreshOptions(server=ServerOptions(address="[::]:7"), provider_id="it's")
+    assert options.server.target == "[::1]:7"
     assert options.command_for(options.wanted, "--json") == (
         """modelcatalog refresh --address '[::]:7' --provider 'it'"'"'s' --json"""
     )

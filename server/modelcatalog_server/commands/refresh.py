@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 import time
 from dataclasses import dataclass, field
 from uuid import uuid4
@@ -27,25 +26,24 @@ from modelcatalog_client import (
     Refresh,
     UnavailableError,
 )
+from modelcatalog_server.commands.asking import INTERRUPTED, no_server
 from modelcatalog_server.commands.refresh_progress import open_progress
-from modelcatalog_server.commands.refresh_result import advise, describe_request, is_over, print_result, sanitize
-
-DEFAULT_ADDRESS = "127.0.0.1:50051"
+from modelcatalog_server.commands.refresh_result import advise, describe_request, is_over, print_result
+from modelcatalog_server.commands.server_options import ServerOptions
+from modelcatalog_server.commands.terminal import sanitize, say
 
 SUCCEEDED = 0
 FAILED = 1
 NOT_KNOWN = 2
-INTERRUPTED = 130
 
 _SUCCESSES = (Refresh.STATE_SUCCEEDED, Refresh.STATE_PARTIALLY_SUCCEEDED)
-_UNSPECIFIED_HOSTS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 -- what a server listens on, read back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshOptions:
     """What the command was asked for. ``timeout_s`` is for start and wait together, in seconds."""
 
-    address: str = DEFAULT_ADDRESS
+    server: ServerOptions = field(default_factory=ServerOptions)
     full: bool = False
     provider_id: str = ""
     dry_run: bool = False
@@ -55,12 +53,6 @@ class RefreshOptions:
     as_json: bool = False
     timeout_s: float | None = None
     request_id: str = field(default_factory=lambda: str(uuid4()))
-
-    @property
-    def target(self) -> str:
-        """Where to connect to: a server that listens on every address is asked on the loopback one."""
-        host, _, port = self.address.rpartition(":")
-        return f"{_UNSPECIFIED_HOSTS.get(host, host)}:{port}"
 
     @property
     def wanted(self) -> Refresh:
@@ -81,26 +73,22 @@ class RefreshOptions:
             "--force": refresh.force,
         }
         words = ["modelcatalog", "refresh", *(name for name, given in flags.items() if given)]
-        values = {
-            "--address": self.address if self.address != DEFAULT_ADDRESS else "",
-            "--provider": refresh.provider_id,
-        }
-        for name, value in values.items():
-            words += [name, value] if value else []
+        words += self.server.flags
+        words += ["--provider", refresh.provider_id] if refresh.provider_id else []
         return shlex.join([*words, *more])
 
 
 def refresh(options: RefreshOptions) -> int:
     """Do what the command was asked for and return its exit code."""
     deadline = None if options.timeout_s is None else time.monotonic() + options.timeout_s
-    with ModelCatalogClient(options.target) as client:
+    with options.server.connect() as client:
         try:
             started = _start(client, options)
         except KeyboardInterrupt:
-            _say(f"interrupted before the server answered; {_maybe_begun(options)}")
+            say(f"interrupted before the server answered; {_maybe_begun(options)}")
             return INTERRUPTED
         except CatalogError as error:
-            _say(_describe_refusal(error, options))
+            say(_describe_refusal(error, options))
             return NOT_KNOWN
         _say_started(started, options)
         if not options.wait:
@@ -131,22 +119,22 @@ def _follow(
         last = _watch(client, started.refresh, left_s)
         ended = _read_back(client, last)
     except KeyboardInterrupt:
-        _say(f"interrupted; {_how_to_go_on(started, options)}")
+        say(f"interrupted; {_how_to_go_on(started, options)}")
         return INTERRUPTED
     except DeadlineExceededError:
-        _say(f"not over after {options.timeout_s:g} s; {_how_to_go_on(started, options)}")
+        say(f"not over after {options.timeout_s:g} s; {_how_to_go_on(started, options)}")
         return NOT_KNOWN
     except CatalogError as error:
-        _say(f"lost sight of the run: {sanitize(str(error))}; {_how_to_go_on(started, options)}")
+        say(f"lost sight of the run: {sanitize(str(error))}; {_how_to_go_on(started, options)}")
         return NOT_KNOWN
     if not is_over(ended.refresh):
-        _say(f"the server ended the watch before the run; {_how_to_go_on(started, options)}")
+        say(f"the server ended the watch before the run; {_how_to_go_on(started, options)}")
         return NOT_KNOWN
     _print(ended, started, options)
     if ended.refresh.state in _SUCCESSES:
         return SUCCEEDED
     for line in advise(ended.refresh, options.command_for):
-        _say(line)
+        say(line)
     return FAILED
 
 
@@ -165,7 +153,7 @@ def _read_back(client: ModelCatalogClient, last: Refresh) -> GetRefreshResponse:
     try:
         return client.get_refresh(last.id)
     except CatalogError as error:
-        _say(f"cannot read the report: {sanitize(str(error))}")
+        say(f"cannot read the report: {sanitize(str(error))}")
         return GetRefreshResponse(refresh=last)
 
 
@@ -190,19 +178,19 @@ def _to_json(message: Message) -> object:
 def _say_started(started: StartRefreshResponse, options: RefreshOptions) -> None:
     refresh = started.refresh
     if not started.already_running:
-        _say(f"refresh {refresh.id}: {describe_request(refresh)}")
+        say(f"refresh {refresh.id}: {describe_request(refresh)}")
     else:
-        _say(f"refresh {refresh.id} was under way already and is joined: {describe_request(refresh)}")
+        say(f"refresh {refresh.id} was under way already and is joined: {describe_request(refresh)}")
         if describe_request(refresh) != describe_request(options.wanted):
-            _say(f"that is not what was asked for: {describe_request(options.wanted)}")
+            say(f"that is not what was asked for: {describe_request(options.wanted)}")
     if not options.wait:
-        _say(_how_to_go_on(started, options))
+        say(_how_to_go_on(started, options))
 
 
 def _how_to_go_on(started: StartRefreshResponse, options: RefreshOptions) -> str:
     """Say that the run goes on, how to watch it and how to end it."""
     request = shlex.quote(json.dumps({"refresh_id": started.refresh.id}))
-    cancel = f"grpcurl -plaintext -d {request} {options.target} modelcatalog.v1.RefreshService/CancelRefresh"
+    cancel = f"grpcurl -plaintext -d {request} {options.server.target} modelcatalog.v1.RefreshService/CancelRefresh"
     return f"the run goes on\n  watch it:  {_command_again(options)}\n  cancel it: {cancel}"
 
 
@@ -219,16 +207,9 @@ def _maybe_begun(options: RefreshOptions) -> str:
 def _describe_refusal(error: CatalogError, options: RefreshOptions) -> str:
     """Say why there is no run."""
     if isinstance(error, UnavailableError) and not error.reason:
-        return (
-            f"no server answers at {options.target}: is it running (`modelcatalog serve`)?"
-            " --address or MODELCATALOG_LISTEN say where it is"
-        )
+        return no_server(options.server)
     if isinstance(error, DeadlineExceededError):
-        return f"the server at {options.target} did not answer in time; {_maybe_begun(options)}"
+        return f"the server at {options.server.target} did not answer in time; {_maybe_begun(options)}"
     if isinstance(error, AlreadyExistsError):
         return f"{sanitize(str(error))}; leave out --request-id for a new run"
     return sanitize(str(error))
-
-
-def _say(text: str) -> None:
-    print(f"modelcatalog: {text}", file=sys.stderr, flush=True)  # noqa: T201 -- the command's own output

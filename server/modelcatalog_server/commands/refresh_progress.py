@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.text import Text
 
 from modelcatalog_client import Refresh, RefreshStatus
-from modelcatalog_server.commands.refresh_result import sanitize
+from modelcatalog_server.commands.terminal import sanitize, say
 
 _FETCH = RefreshStatus.PHASE_FETCH
 
@@ -78,13 +78,10 @@ class _Lines:
 
     def show(self, status: RefreshStatus) -> None:
         for line in self._attempts.news(status.refresh):
-            self._say(line)
+            say(line)
         if status.phase != self._phase and status.kind != RefreshStatus.KIND_TERMINAL:
             self._phase = status.phase
-            self._say(": ".join(filter(None, [phase_name(status), sanitize(status.message)])))
-
-    def _say(self, line: str) -> None:
-        print(f"modelcatalog: {line}", file=sys.stderr, flush=True)  # noqa: T201 -- the command's own output
+            say(": ".join(filter(None, [phase_name(status), sanitize(status.message)])))
 
 
 class _Bar:

@@ -16,6 +16,7 @@ from rich.text import Text
 from modelcatalog.v1.refresh_pb2 import PriceChange, RefreshReport
 from modelcatalog.v1.refresh_service_pb2 import GetRefreshResponse
 from modelcatalog_client import CatalogError, GateRefusedError, Refresh, refresh_error
+from modelcatalog_server.commands.terminal import sanitize
 
 #: Rows of a table and lines of warnings that a person still reads; --json has all.
 MAX_ROWS = 20
@@ -42,11 +43,6 @@ _OTHER_STEP = "the server's log says more about refresh {id}; to try again: {aga
 def is_over(refresh: Refresh) -> bool:
     """Return whether the run is in one of its final states."""
     return refresh.state >= Refresh.STATE_SUCCEEDED
-
-
-def sanitize(text: str) -> str:
-    """Return text of somebody else (upstream, a server) in one line that does nothing to a terminal."""
-    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
 
 
 def describe_request(refresh: Refresh) -> str:

@@ -11,13 +11,26 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from modelcatalog_server.catalog.resolver.canonical import CanonicalIndex, ModelFacts, derive_canonical
+from modelcatalog_server.catalog.resolver.canonical import CanonicalIndex
+from modelcatalog_server.catalog.resolver.linking import ModelFacts
 from modelcatalog_server.catalog.resolver.reference import ReferenceIndex, Served
-from modelcatalog_server.domain.models import CanonicalLink
+from modelcatalog_server.domain.models import CanonicalLink, Source
+from modelcatalog_server.domain.refresh import KnownState, Payload
+from modelcatalog_server.modelsdev.sift import compare_payload
 
 ROOT = Path(__file__).parents[1]
 LINKS = ROOT / "tests/data/canonical-links.tsv"
 CATALOG = ROOT / "server/modelcatalog_server/modelsdev/snapshot/catalog-2026-07-02.json.gz"
+
+
+NOTHING = KnownState(
+    models={},
+    removed_models={},
+    providers={},
+    removed_providers=frozenset(),
+    canonical_models={},
+    removed_canonical_models=frozenset(),
+)
 
 
 @cache
@@ -44,14 +57,10 @@ def facts(model: Mapping[str, Any]) -> ModelFacts:
 
 @cache
 def derived_links() -> Mapping[str, CanonicalLink]:
-    """Served model id → what the rules derive, for all served models that they find a canonical one for."""
-    index = canonical_index()
-    found = {
-        f"{provider_id}/{served_id}": derive_canonical(provider_id, served_id, facts(model), index)
-        for provider_id, provider in catalog()["providers"].items()
-        for served_id, model in provider["models"].items()
-    }
-    return {id_: link for id_, link in found.items() if link}
+    """Served model id → the link that a first load writes, for all served models that it finds one for."""
+    payload = Payload(source=Source(url="file:", snapshot="0" * 64), catalog=gzip.decompress(CATALOG.read_bytes()))
+    loaded = compare_payload(payload, NOTHING, provider_id=None, full=False)
+    return {record.id: record.canonical for record in loaded.models if record.canonical}
 
 
 @cache

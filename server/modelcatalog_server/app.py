@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -33,6 +34,7 @@ from modelcatalog_server.domain.refresh import Payload, Refresh, RefreshRequest,
 from modelcatalog_server.domain.signal import Signal
 from modelcatalog_server.domain.tasks import end_tasks
 from modelcatalog_server.modelsdev.comparison import SpawnedComparison
+from modelcatalog_server.modelsdev.links import LinkTables
 from modelcatalog_server.refresh.feed import RefreshFeed
 from modelcatalog_server.refresh.retention import Retention
 from modelcatalog_server.refresh.runner import RefreshRunner
@@ -139,7 +141,14 @@ async def _compose(
     refreshes = await stack.enter_async_context(
         RefreshService(
             store,
-            RefreshRunner(store, upstream, SpawnedComparison, _now, settings.retry_policy, settings.gate_limits),
+            RefreshRunner(
+                store,
+                upstream,
+                partial(SpawnedComparison, LinkTables()),
+                _now,
+                settings.retry_policy,
+                settings.gate_limits,
+            ),
             changed,
             schedule,
             new_id=uuid4,

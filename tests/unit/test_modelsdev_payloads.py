@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from modelcatalog_server.catalog.resolver.canonical import CanonicalIndex, derive_canonical
+from modelcatalog_server.catalog.resolver.linking import ModelFacts
 from modelcatalog_server.domain.models import CanonicalRecord, ModelRecord, Prices, Pricing, ProviderRecord, Source
 from modelcatalog_server.domain.refresh import Difference, KnownState, Payload, RefreshCounts
 from modelcatalog_server.modelsdev.sift import compare_payload
@@ -26,6 +29,8 @@ NOTHING = KnownState(
     canonical_models={},
     removed_canonical_models=frozenset(),
 )
+#: Models of 2026-07-02 that are linked to canonical ones.
+LINKED = 3181
 PRICES = ("input", "output", "reasoning", "cache_read", "cache_write", "input_audio", "output_audio")
 
 
@@ -48,6 +53,11 @@ def document() -> JSON:
     return read
 
 
+def document_model(record: ModelRecord) -> JSON:
+    model: JSON = document()["providers"][record.provider_id]["models"][record.upstream_id]
+    return model
+
+
 def after(known: KnownState, difference: Difference) -> KnownState:
     """Return what a catalog holds after a difference has been applied to it."""
     models, gone = _apply(known.models, difference.models, difference.removed_models)
@@ -62,6 +72,8 @@ def after(known: KnownState, difference: Difference) -> KnownState:
         removed_providers=(known.removed_providers | gone_providers.keys()) - providers.keys(),
         canonical_models=canonicals,
         removed_canonical_models=(known.removed_canonical_models | gone_canonicals.keys()) - canonicals.keys(),
+        release_dates=dict(known.release_dates)
+        | {record.id: json.loads(record.raw)["release_date"] for record in difference.canonical_models},
     )
 
 
@@ -186,14 +198,14 @@ class TestNothingIsLost:
         assert results == 288
 
     def test_links_to_canonical_models(self) -> None:
-        rules: dict[str, int] = {}
+        """What the rules make of ids and days of release alone is what becomes of the records."""
+        days = {id_: ModelFacts(release_date=model["release_date"]) for id_, model in document()["models"].items()}
+        index = CanonicalIndex(days)
         for record in first_load().models:
-            if record.canonical:
-                rules[record.canonical.rule] = rules.get(record.canonical.rule, 0) + 1
-                assert record.canonical.canonical_id in {record.id, record.upstream_id} & document()["models"].keys()
-            else:
-                assert not {record.id, record.upstream_id} & document()["models"].keys()
-        assert rules == {"provider_and_id": 190, "served_id": 729}
+            facts = ModelFacts(release_date=document_model(record)["release_date"])
+            assert record.canonical == derive_canonical(record.provider_id, record.upstream_id, facts, index)
+        rules = Counter(record.canonical.rule for record in first_load().models if record.canonical)
+        assert (rules["provider_and_id"], rules["served_id"], rules.total()) == (190, 729, LINKED)
 
 
 class TestTheSameAgain:
@@ -259,7 +271,7 @@ def test_the_links_that_canonical_models_bring_are_changes() -> None:
     alone = compare(Payload(source=SOURCE, api=recorded("api-2026-07-02")), NOTHING)
     difference = compare(catalog(recorded("catalog-2026-07-02")), after(NOTHING, alone))
     assert difference.touched_models == {record.id for record in first_load().models if record.canonical}
-    assert (difference.counts.changed, difference.counts.added) == (919, 0)
+    assert (difference.counts.changed, difference.counts.added) == (LINKED, 0)
 
 
 def _models(api: JSON) -> dict[str, JSON]:

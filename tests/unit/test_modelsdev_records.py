@@ -295,7 +295,8 @@ class TestCanonicalLink:
         [
             ("lab", {"id": "one"}, CanonicalLink(canonical_id="lab/one", rule="provider_and_id", confidence=1.0)),
             ("host", {"id": "lab/one"}, CanonicalLink(canonical_id="lab/one", rule="served_id", confidence=0.99)),
-            ("host", {"id": "one"}, None),
+            ("host", {"id": "one"}, CanonicalLink(canonical_id="lab/one", rule="lab_prefix", confidence=0.98)),
+            ("host", {"id": "one-more"}, None),
             (
                 "lab",
                 {"id": "one", "canonical_model_id": "lab/two"},

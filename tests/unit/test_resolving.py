@@ -11,14 +11,8 @@ import pytest
 
 from known_links import ROOT, canonical_index, catalog, derived_links, known_links, reference_index, score
 from modelcatalog_server.catalog.resolver import rules
-from modelcatalog_server.catalog.resolver.canonical import (
-    NO_FACTS,
-    CanonicalIndex,
-    ModelFacts,
-    derive_canonical,
-    link_candidates,
-    pick_link,
-)
+from modelcatalog_server.catalog.resolver.canonical import CanonicalIndex, derive_canonical, link_candidates
+from modelcatalog_server.catalog.resolver.linking import NO_FACTS, ModelFacts, pick_link
 from modelcatalog_server.catalog.resolver.reference import MAX_CANDIDATES, ReferenceIndex, Served, resolve
 from modelcatalog_server.catalog.resolver.spelling import read_spelling
 from modelcatalog_server.domain.errors import InvalidModelIdError

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from modelcatalog_server.domain.models import RecordKind, Source
+from modelcatalog_server.domain.models import CanonicalRecord, RecordKind, Source
 from modelcatalog_server.domain.refresh import Difference, KnownState, Payload
 from modelcatalog_server.modelsdev import sift
+from modelcatalog_server.modelsdev.links import LinkTable, LinkTables
 from modelcatalog_server.modelsdev.sift import MAX_DUPLICATES, Sift, SourceHasher, compare_payload
 
 JSON = dict[str, Any]
@@ -54,6 +55,12 @@ def payload(content: Any, **how: Any) -> Payload:
     return Payload(source=SOURCE, catalog=body)
 
 
+def day_of(record: CanonicalRecord) -> str | None:
+    """Return the text of a day of release, as the catalog gives it."""
+    day = json.loads(record.raw).get("release_date")
+    return day if isinstance(day, str) else None
+
+
 def after(known: KnownState, difference: Difference) -> KnownState:
     """Return what the catalog holds once a difference has been applied to it."""
 
@@ -77,6 +84,7 @@ def after(known: KnownState, difference: Difference) -> KnownState:
             known.canonical_models, difference.canonical_models, difference.removed_canonical_models
         ),
         removed_canonical_models=known.removed_canonical_models | set(difference.removed_canonical_models),
+        release_dates=dict(known.release_dates) | {record.id: day_of(record) for record in difference.canonical_models},
         source_hashes=hashes,
     )
 
@@ -87,8 +95,8 @@ def compare(content: Any, known: KnownState = NOTHING, *, full: bool = False, **
 
 def find_tasks(content: Any, known: KnownState, *, full: bool = False, hasher: SourceHasher | None = None) -> list[str]:
     """Return the ids of what has to be decoded."""
-    more = {"hasher": hasher} if hasher else {}
-    walk = Sift(payload(content), known, provider_id=None, full=full, **more)
+    hasher = hasher or SourceHasher(sift.identify_decoder())
+    walk = Sift(payload(content), known, provider_id=None, full=full, hasher=hasher)
     for _ in walk.steps():
         pass
     return [f"{task.provider_id}:{task.id}" for task in walk.take_tasks()]
@@ -103,18 +111,18 @@ class TestHash:
     def test_covers_each_ingredient(self) -> None:
         text = b'{"id":"one"}'
         other = SourceHasher(b"another decoder")
-        flags = [(one, two) for one in (False, True) for two in (False, True)]
         hashes = {
             self.HASHER.hash_provider(text),
             self.HASHER.hash_canonical_model(text),
-            *(self.HASHER.hash_model(text, by_id=one, by_served_id=two) for one, two in flags),
+            self.HASHER.hash_model(text, links=b"none"),
+            self.HASHER.hash_model(text, links=b"some"),
             self.HASHER.hash_provider(text + b" "),
-            self.HASHER.hash_model(text + b" ", by_id=False, by_served_id=False),
+            self.HASHER.hash_model(text + b" ", links=b"none"),
             other.hash_provider(text),
             other.hash_canonical_model(text),
-            other.hash_model(text, by_id=False, by_served_id=False),
+            other.hash_model(text, links=b"none"),
         }
-        assert len(hashes) == 11
+        assert len(hashes) == 9
         assert {len(hash_) for hash_ in hashes} == {16}
 
     def test_is_the_same_for_the_same(self) -> None:
@@ -153,6 +161,29 @@ class TestTasks:
         assert find_tasks(more, LOADED) == [":lab/two", "lab:two", "shop:lab/two"]
         assert find_tasks(fewer, LOADED) == [":x/y", "lab:one", "shop:lab/one"]
 
+    def test_what_a_spelling_is_linked_to_when_it_comes_or_goes(self) -> None:
+        now = document()
+        now["providers"]["shop"]["models"] = {key: model(key) for key in ("LAB/One", "lab.one-fp8", "one-more")}
+        known = after(LOADED, compare(now, LOADED))
+        now["models"]["lab/one-more"] = {"id": "lab/one-more", "name": "More"}
+        assert find_tasks(now, known) == [":lab/one-more", "shop:one-more"]
+        known = after(known, compare(now, known))
+        del now["models"]["lab/one"]
+        assert find_tasks(now, known) == ["lab:one", "shop:LAB/One", "shop:lab.one-fp8"]
+
+    def test_what_the_day_of_release_of_a_canonical_model_may_contradict(self) -> None:
+        now = document()
+        now["models"]["lab/two-2026-01-02"] = {"id": "lab/two-2026-01-02", "name": "Two", "release_date": "2026-01-02"}
+        now["providers"]["shop"]["models"]["two"] = model("two", release_date="2026-01-03")
+        known = after(LOADED, loaded := compare(now, LOADED))
+        links = {record.id: record.canonical.canonical_id for record in loaded.models if record.canonical}
+        assert links["shop/two"] == "lab/two-2026-01-02"
+        now["models"]["lab/two-2026-01-02"]["release_date"] = "2025-01-02"
+        assert find_tasks(now, known) == [":lab/two-2026-01-02", "lab:two", "shop:lab/two", "shop:two"]
+        changed = compare(now, known)
+        assert changed.touched_models == {"shop/two"}
+        assert changed.models[0].canonical is None
+
     def test_what_the_catalog_does_not_list(self) -> None:
         removed = replace(LOADED, models={}, removed_models=dict(LOADED.models))
         assert find_tasks(document(), removed) == ["lab:one", "lab:two", "shop:lab/one", "shop:lab/two", "shop:three"]
@@ -160,6 +191,34 @@ class TestTasks:
     def test_spaces_between_records_do_not_count(self) -> None:
         text = json.dumps(document(), separators=(",", ":"))
         assert find_tasks(text.replace('"models":', ' "models" : ').encode() + b"\n", LOADED) == []
+
+
+class TestLinkTables:
+    def table(self, tables: LinkTables, release_dates: dict[str, str | None]) -> LinkTable:
+        steps = tables.steps(release_dates)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                table: LinkTable = end.value
+                return table
+
+    def test_are_kept_while_ids_and_dates_are_the_same(self) -> None:
+        tables = LinkTables()
+        first = self.table(tables, {"lab/one": "2026-01-02", "lab/two": None})
+        assert self.table(tables, {"lab/two": None, "lab/one": "2026-01-02"}) is first
+        assert self.table(tables, {"lab/one": "2026-01-02"}) is not first
+        assert self.table(tables, {"lab/one": "2026-01-03", "lab/two": None}) is not first
+
+    def test_a_digest_is_that_of_the_candidates(self) -> None:
+        table = self.table(LinkTables(), {"lab/one": None, "lab/two": None})
+        one = [table.get(*id_) for id_ in (("a", "one"), ("b", "one"))]
+        assert one[0] == one[1]
+        others = [table.get(*id_) for id_ in (("lab", "one"), ("a", "two"), ("a", "x"), ("a", "One"))]
+        assert len({links.digest for links in (one[0], *others)}) == 5
+        assert [[candidate.canonical_id for candidate in links.candidates] for links in others] == [
+            ["lab/one"], ["lab/two"], [], ["lab/one"]
+        ]  # fmt: skip
 
 
 class TestStoredHashes:
@@ -236,7 +295,7 @@ class Days:
         id_ = self.chance.choice(["lab", "shop"])
         models = self.document["providers"].setdefault(id_, provider(id_))["models"]
         key = self.chance.choice(["one", "two", "lab/one", "lab/two", "three"])
-        new = model(key, name=self.chance.choice("ab"))
+        new = model(key, name=self.chance.choice("ab"), release_date=self.chance.choice(["2026-01-05", "2026-01"]))
         self._put(models, key, self.chance.choice([new, new, {"id": key}, None]))
 
     def _change_provider(self) -> None:
@@ -247,8 +306,9 @@ class Days:
         self.document["providers"]["last"] = provider("last", "lab/one")
 
     def _change_canonical_models(self) -> None:
-        id_ = self.chance.choice(["lab/one", "lab/two"])
-        good = {"id": id_, "name": self.chance.choice("ab")}
+        id_ = self.chance.choice(["lab/one", "lab/two", "lab/Two", "lab/one-2026-01-02", "lab/three-fp8"])
+        day = self.chance.choice(["2026-01-02", "2024-01-02", "soon", 5, None])
+        good = {"id": id_, "name": self.chance.choice("ab"), "release_date": day}
         self._put(self.document["models"], id_, self.chance.choice([good, good, {"id": id_}, None]))
 
     def _put(self, where: JSON, key: str, value: Any) -> None:

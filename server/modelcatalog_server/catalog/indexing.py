@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Self
 
-from modelcatalog_server.catalog.resolver.canonical import CanonicalIndex, ModelFacts
+from modelcatalog_server.catalog.resolver.canonical import CanonicalIndex
+from modelcatalog_server.catalog.resolver.linking import ModelFacts
 from modelcatalog_server.catalog.resolver.reference import ReferenceIndex, Served
 from modelcatalog_server.catalog.resolver.spelling import read_id
 from modelcatalog_server.catalog.snapshots import ANY_REVISION, Snapshots

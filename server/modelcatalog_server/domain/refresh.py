@@ -181,6 +181,7 @@ class Payload:
 class KnownState:
     """Content hashes of what the catalog holds, by id. Removed ones are apart, so that their return is noticed.
 
+    ``release_dates`` are those of the listed canonical models, as upstream wrote them.
     ``source_hashes`` tell of listed records from which text they were decoded: the same text need not be decoded again.
     """
 
@@ -190,6 +191,7 @@ class KnownState:
     removed_providers: frozenset[str]
     canonical_models: Mapping[str, str]
     removed_canonical_models: frozenset[str]
+    release_dates: Mapping[str, str | None] = field(default_factory=dict)
     source_hashes: Mapping[RecordKind, Mapping[str, bytes]] = field(default_factory=dict)
 
 

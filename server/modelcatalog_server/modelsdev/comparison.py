@@ -19,6 +19,7 @@ from modelcatalog_server.domain.refresh import Difference, KnownState, Payload
 from modelcatalog_server.domain.tasks import advance, run_in_slices
 from modelcatalog_server.modelsdev.comparison_process import Question, Reply, read_frame, write_frame
 from modelcatalog_server.modelsdev.decode import Answer, RecordDecoder, Task
+from modelcatalog_server.modelsdev.links import LinkTables
 from modelcatalog_server.modelsdev.sift import Sift
 
 #: Text that is decoded in this process: as much as takes the time in which another one would only just have started.
@@ -46,9 +47,13 @@ class SpawnedComparison:
 
     The process ends with this one: its input closes, and on Linux the kernel kills it when the *thread* that started it
     ends, which is the event loop's.
+
+    Args:
+        tables: What earlier runs of this process found out about links.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tables: LinkTables | None = None) -> None:
+        self._tables = tables or LinkTables()
         self._is_open = False
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -74,7 +79,7 @@ class SpawnedComparison:
         """
         if not self._is_open:
             raise RefreshError("the comparison has not been started")
-        sift = Sift(payload, known, provider_id=provider_id, full=full)
+        sift = Sift(payload, known, provider_id=provider_id, full=full, tables=self._tables)
         sifting = sift.steps()
         while sift.waiting_bytes <= _IN_PLACE_BYTES:
             if not await advance(sifting):

@@ -10,15 +10,16 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from msgspec import Struct
 
-from modelcatalog_server.domain.models import CanonicalRecord, ModelRecord, ProviderRecord, RecordKind, model_id
+from modelcatalog_server.catalog.resolver.linking import LinkCandidate
+from modelcatalog_server.domain.models import CanonicalRecord, ModelRecord, ProviderRecord, RecordKind
 from modelcatalog_server.modelsdev import derive, wire
 
 
 class Task(Struct, array_like=True, gc=False):
     """A text to decode.
 
-    ``content_hash`` is that of the record that the catalog lists, empty where it lists none. A served model may be
-    linked by the canonical id that is its own (``by_id``), or by the one that is its served id (``by_served_id``).
+    ``content_hash`` is that of the record that the catalog lists, empty where it lists none. ``candidates`` are what a
+    served model may be linked to.
     """
 
     kind: RecordKind
@@ -26,8 +27,7 @@ class Task(Struct, array_like=True, gc=False):
     id: str  # as the key in the document has it
     text: bytes
     content_hash: str = ""
-    by_id: bool = False
-    by_served_id: bool = False
+    candidates: tuple[LinkCandidate, ...] = ()
 
 
 class BadRecord(Struct, array_like=True, gc=False):
@@ -95,9 +95,12 @@ class RecordDecoder:
                 if self._is_wanted(task, canonical):
                     answer.canonical_models.append(canonical)
             case RecordKind.MODEL if task.provider_id not in self._bad_providers:
-                model = _model(task, _link_targets(task) - self._bad_canonical_ids)
+                model = _model(task, self._good(task.candidates))
                 if self._is_wanted(task, model):
                     answer.models.append(model)
+
+    def _good(self, candidates: Sequence[LinkCandidate]) -> Sequence[LinkCandidate]:
+        return [candidate for candidate in candidates if candidate.canonical_id not in self._bad_canonical_ids]
 
     def _is_wanted(self, task: Task, record: ProviderRecord | ModelRecord | CanonicalRecord) -> bool:
         return self._full or record.content_hash != task.content_hash
@@ -108,16 +111,11 @@ def _provider(task: Task) -> ProviderRecord:
     return derive.provider_record(wire.read_shape(text.values, wire.Provider, task.id), text)
 
 
-def _link_targets(task: Task) -> set[str]:
-    targets = {model_id(task.provider_id, task.id)} if task.by_id else set()
-    return targets | {task.id} if task.by_served_id else targets
-
-
-def _model(task: Task, canonical_ids: set[str]) -> ModelRecord:
+def _model(task: Task, candidates: Sequence[LinkCandidate]) -> ModelRecord:
     wire.check_id(task.id)
     text = _text(task)
     model = wire.read_shape(text.values, wire.ServedModel, task.id)
-    return derive.model_record(model, text, task.provider_id, canonical_ids)
+    return derive.model_record(model, text, task.provider_id, candidates)
 
 
 def _canonical_model(task: Task) -> CanonicalRecord:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, TypeVar
 
 from msgspec.json import Encoder
 
+from modelcatalog_server.catalog.resolver.linking import LinkCandidate, ModelFacts, pick_link
 from modelcatalog_server.catalog.resolver.spelling import find_date
 from modelcatalog_server.domain.models import (
     DEFAULT_STATUS,
@@ -28,7 +29,6 @@ from modelcatalog_server.domain.models import (
     Pricing,
     ProviderRecord,
     ReasoningOption,
-    model_id,
 )
 from modelcatalog_server.modelsdev import tags, wire
 from modelcatalog_server.modelsdev.model_types import derive_type
@@ -71,8 +71,10 @@ def provider_record(provider: wire.Provider, text: Text) -> ProviderRecord:
     return _complete(record, text)
 
 
-def model_record(model: wire.ServedModel, text: Text, provider_id: str, canonical_ids: Set[str]) -> ModelRecord:
-    """Return a served model. ``canonical_ids`` are those that there are.
+def model_record(
+    model: wire.ServedModel, text: Text, provider_id: str, candidates: Sequence[LinkCandidate]
+) -> ModelRecord:
+    """Return a served model. ``candidates`` are the canonical models that its id may mean.
 
     Raises:
         InvalidRecordError: A price, a tier or the canonical id is out of its bounds.
@@ -100,7 +102,7 @@ def model_record(model: wire.ServedModel, text: Text, provider_id: str, canonica
         last_updated=model.last_updated,
         raw="",
         content_hash="",
-        canonical=canonical_link(provider_id, model.id, model.canonical_model_id, canonical_ids),
+        canonical=canonical_link(model, candidates),
         description=model.description,
         family=model.family,
         reasoning_options=_reasoning_options(model.reasoning_options),
@@ -137,23 +139,15 @@ def canonical_record(model: wire.CanonicalModel, text: Text, benchmark_texts: Se
     )
 
 
-def canonical_link(
-    provider_id: str, upstream_id: str, named: str | None, canonical_ids: Set[str]
-) -> CanonicalLink | None:
-    """Return which canonical model a served one is, by the first rule that fits.
+def canonical_link(model: wire.ServedModel, candidates: Sequence[LinkCandidate]) -> CanonicalLink | None:
+    """Return which canonical model a served one is: what upstream itself says, else what the resolver's rules say.
 
-    What upstream itself says (``named``) counts even where the canonical model is unknown. Of the links by served id
-    that upstream's own sources also record, 179 of 180 are right, hence 0.99.
+    What upstream says counts even where the canonical model is unknown.
     """
-    if named:
+    if named := model.canonical_model_id:
         wire.check_id(named, "canonical_model_id")
         return CanonicalLink(canonical_id=named, rule="upstream", confidence=1.0)
-    qualified = model_id(provider_id, upstream_id)
-    if qualified in canonical_ids:
-        return CanonicalLink(canonical_id=qualified, rule="provider_and_id", confidence=1.0)
-    if upstream_id in canonical_ids:
-        return CanonicalLink(canonical_id=upstream_id, rule="served_id", confidence=0.99)
-    return None
+    return pick_link(candidates, ModelFacts(release_date=model.release_date))
 
 
 def price(number: wire.Number | None) -> Decimal | None:

@@ -22,11 +22,13 @@ import msgspec
 from msgspec import DecodeError, Raw
 from msgspec.json import Decoder
 
+from modelcatalog_server.catalog.resolver.linking import LinkCandidate
 from modelcatalog_server.domain.errors import UpstreamInvalidError
 from modelcatalog_server.domain.models import CanonicalRecord, ModelRecord, ProviderRecord, RecordKind, model_id
 from modelcatalog_server.domain.refresh import Difference, KnownState, Payload, Quarantined
 from modelcatalog_server.modelsdev import wire
 from modelcatalog_server.modelsdev.decode import Answer, RecordDecoder, Task
+from modelcatalog_server.modelsdev.links import LinkTable, LinkTables
 from modelcatalog_server.refresh.compare import DecodedCatalog, compare
 
 MAX_DUPLICATES = 100
@@ -44,8 +46,14 @@ _TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[\[{]|([\]}])', re.DOTA
 
 #: What makes a text what it becomes: a change of one of these, and every text is decoded again.
 _DECODER_SOURCES = (
-    ("modelcatalog_server.modelsdev", ("sift.py", "decode.py", "derive.py", "model_types.py", "tags.py", "wire.py")),
-    ("modelcatalog_server.catalog.resolver", ("spelling.py",)),
+    (
+        "modelcatalog_server.modelsdev",
+        ("sift.py", "links.py", "decode.py", "derive.py", "model_types.py", "tags.py", "wire.py"),
+    ),
+    (
+        "modelcatalog_server.catalog.resolver",
+        ("canonical.py", "linking.py", "matching.py", "rules.py", "spelling.py"),
+    ),
     ("modelcatalog_server.domain", ("models.py",)),
 )
 
@@ -80,8 +88,7 @@ class SourceHasher:
 
         self._provider = base("provider")
         self._canonical_model = base("canonical model")
-        flags = (False, True)
-        self._model = {(one, two): base("model", one, two) for one in flags for two in flags}
+        self._model = base("model")
 
     def hash_provider(self, text: bytes) -> bytes:
         """Return the hash of a provider's text, its models left out."""
@@ -91,14 +98,15 @@ class SourceHasher:
         """Return the hash of a canonical model's text."""
         return _finish(self._canonical_model, text)
 
-    def hash_model(self, text: Raw | bytes, *, by_id: bool, by_served_id: bool) -> bytes:
-        """Return the hash of a served model's text; what it can be linked by is part of what it becomes."""
-        return _finish(self._model[by_id, by_served_id], text)
+    def hash_model(self, text: Raw | bytes, *, links: bytes) -> bytes:
+        """Return the hash of a served model's text; ``links``, the digest of what it may be linked to, goes with it."""
+        return _finish(self._model, links, text)
 
 
-def _finish(base: hashlib.blake2b, text: Raw | bytes) -> bytes:
+def _finish(base: hashlib.blake2b, *parts: Raw | bytes) -> bytes:
     own = base.copy()
-    own.update(text)
+    for part in parts:
+        own.update(part)
     return own.digest()
 
 
@@ -131,6 +139,7 @@ class Sift:
         *,
         provider_id: str | None,
         full: bool,
+        tables: LinkTables | None = None,
         hasher: SourceHasher = _hasher,
     ) -> None:
         self.waiting_bytes = 0  # of the tasks that can be taken
@@ -151,7 +160,8 @@ class Sift:
         self._seen: dict[str, list[str]] = {}  # ids of models by provider
         self._model_counts: dict[str, int] = {}
         self._bad_providers: dict[str, str] = {}
-        self._canonical_ids: Set[str] = frozenset()
+        self._tables = tables or LinkTables()
+        self._links = LinkTable({})
         self._new_canonical_ids: Set[str] = frozenset()
         self._links_to_new: dict[str, set[str]] = {}
         self._duplicates: list[str] = []
@@ -163,7 +173,7 @@ class Sift:
             UpstreamInvalidError: The payload as a whole is no catalog: no JSON, of another shape, or empty.
         """
         yield from self._split()
-        self._find_link_targets()
+        yield from self._find_link_targets()
         if self._provider_id is None:
             for id_, raw in self._canonical_models.items():
                 self._sift_canonical_model(id_, raw)
@@ -269,17 +279,21 @@ class Sift:
         yield from self._note_duplicates(raw, members, *path)
         return members
 
-    def _find_link_targets(self) -> None:
-        """Tell which canonical ids the catalog will hold, unless one that is new turns out to be bad.
+    def _find_link_targets(self) -> Iterator[None]:
+        """Tell which canonical models the catalog will hold, unless one that is new turns out to be bad.
 
         What a link may point to is what the catalog will hold after this run. A run for one provider writes no
         canonical models, nor does one whose payload has none.
         """
         if self._provider_id is not None or not self._canonical_models:
-            self._canonical_ids = self._known.canonical_models.keys()
+            release_dates = {id_: self._known.release_dates.get(id_) for id_ in self._known.canonical_models}
         else:
-            self._canonical_ids = self._canonical_models.keys()
+            release_dates = {}
+            for id_, raw in self._canonical_models.items():
+                release_dates[id_] = wire.read_release_date(raw)
+                yield
             self._new_canonical_ids = self._canonical_models.keys() - self._known.canonical_models.keys()
+        self._links = yield from self._tables.steps(release_dates)
 
     # --- records to tasks
 
@@ -313,18 +327,18 @@ class Sift:
 
     def _sift_model(self, provider_id: str, key: str, raw: Raw) -> str:
         id_ = model_id(provider_id, key)
-        by_id, by_served_id = id_ in self._canonical_ids, key in self._canonical_ids
-        hash_ = self._hasher.hash_model(raw, by_id=by_id, by_served_id=by_served_id)
-        is_linked_to_new = (by_id or by_served_id) and self._note_new_links(id_, key)
+        candidates, digest = self._links.get(provider_id, key)
+        hash_ = self._hasher.hash_model(raw, links=digest)
+        is_linked_to_new = bool(self._new_canonical_ids) and self._note_new_links(id_, candidates)
         listed = self._known.models
         if not (id_ in listed and self._trusted_models.get(id_) == hash_) or is_linked_to_new:
-            task = Task(_MODEL, provider_id, key, bytes(raw), listed.get(id_, ""), by_id, by_served_id)
+            task = Task(_MODEL, provider_id, key, bytes(raw), listed.get(id_, ""), candidates)
             self._add_task(task, id_, hash_)
         return id_
 
-    def _note_new_links(self, id_: str, key: str) -> bool:
+    def _note_new_links(self, id_: str, candidates: Iterable[LinkCandidate]) -> bool:
         """Note what a model may be linked to that the catalog does not hold yet; return whether there is any."""
-        new = {id_, key} & self._new_canonical_ids
+        new = {candidate.canonical_id for candidate in candidates} & self._new_canonical_ids
         if new:
             self._links_to_new[id_] = new
         return bool(new)

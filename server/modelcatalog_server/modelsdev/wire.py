@@ -168,6 +168,12 @@ class CanonicalModel(Struct):
     benchmarks: tuple[Benchmark, ...] | None = None
 
 
+class Dated(Struct):
+    """Whatever has a day of release. Of any type, so that a bad one is for whoever decodes the whole record."""
+
+    release_date: Any = None
+
+
 class InvalidRecordError(ValueError):
     """A record cannot be used. ``str(error)`` says why, in a bounded number of printable characters."""
 
@@ -182,6 +188,7 @@ Shape = TypeVar("Shape", bound=Struct)
 
 _values: Decoder[Any] = Decoder(float_hook=Decimal)
 _objects: Decoder[dict[str, Raw]] = Decoder(dict[str, Raw])
+_dated = Decoder(Dated)
 
 
 def read_object(raw: Raw | bytes, name: str = "") -> dict[str, Raw]:
@@ -194,6 +201,15 @@ def read_object(raw: Raw | bytes, name: str = "") -> dict[str, Raw]:
         return _objects.decode(raw)
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRecordError(f"{name}: {_explain(error)}" if name else _explain(error)) from error
+
+
+def read_release_date(raw: Raw | bytes) -> str | None:
+    """Return the text of a record's day of release, ``None`` where it has none or is no record."""
+    try:
+        text = _dated.decode(raw).release_date
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return text if isinstance(text, str) else None
 
 
 def read_values(raw: bytes) -> Any:

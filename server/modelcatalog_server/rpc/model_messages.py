@@ -98,6 +98,8 @@ def encode_model(record: ModelRecord) -> bytes:
 
 def _derived_fields(record: ModelRecord) -> Iterator[model_pb2.DerivedField]:
     """Yield the fields that are not what upstream says, each with its rule."""
+    if (link := record.canonical) and link.rule != "upstream":
+        yield model_pb2.DerivedField(field="canonical_id", rule=link.rule, confidence=link.confidence)
     for derived in record.derived:
         yield model_pb2.DerivedField(field=derived.field, rule=derived.rule, confidence=derived.confidence)
 

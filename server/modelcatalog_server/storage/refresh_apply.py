@@ -17,6 +17,7 @@ from modelcatalog_server.storage.pools import Connection, Pools
 from modelcatalog_server.storage.refresh_events import record_event
 
 _APPLY = queries.load("apply")
+_MODELS = queries.load("models")
 
 
 class PostgresApply:
@@ -37,6 +38,7 @@ class PostgresApply:
             models = await _read_known(connection, _APPLY["get_known_models"], provider_id=provider_id)
             providers = await _read_known(connection, _APPLY["get_known_providers"], provider_id=provider_id)
             canonical = await _read_known(connection, _APPLY["get_known_canonical_models"])
+            release_dates = await fetch_all(connection, _MODELS["list_release_dates"])
         return KnownState(
             models=models.listed,
             removed_models=models.removed,
@@ -44,6 +46,7 @@ class PostgresApply:
             removed_providers=frozenset(providers.removed),
             canonical_models=canonical.listed,
             removed_canonical_models=frozenset(canonical.removed),
+            release_dates={row["id"]: row["release_date"] for row in release_dates},
             source_hashes={
                 RecordKind.PROVIDER: providers.source_hashes,
                 RecordKind.MODEL: models.source_hashes,

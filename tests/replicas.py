@@ -1,5 +1,7 @@
 """Replicas: the command as processes of its own on a database that they share, and what must hold whatever ends them.
 
+They are forked, so that killing one and starting the next costs little.
+
 async with replicas(services, work_dir) as start:
     replica = await start(database_url, upstream_url)
     await replica.kill()
@@ -10,17 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic_ns
-from typing import Any
+from typing import IO, Any
 
-from acceptance.serving import COMMAND, READY, environment
+from acceptance.serving import END_TIMEOUT_S, READY, environment
 from conftest import OPEN_GATES, Services
+from forking import Forked, fork
 from small_catalog import fetch
 
 READY_TIMEOUT_S = 60.0
@@ -30,17 +33,17 @@ READY_TIMEOUT_S = 60.0
 class Replica:
     """A ``modelcatalog serve`` that is ready, on somebody else's database."""
 
-    process: Process
+    process: Forked
     address: str
     log: Path
 
     def send(self, number: int) -> None:
-        os.kill(self.process.pid, number)
+        self.process.send_signal(number)
 
     async def kill(self) -> None:
         """End it as the kernel does when memory is short."""
         self.send(signal.SIGKILL)
-        await self.process.wait()
+        assert await asyncio.to_thread(self.process.wait, END_TIMEOUT_S) == -signal.SIGKILL
 
 
 StartReplica = Callable[..., Awaitable[Replica]]
@@ -49,7 +52,7 @@ StartReplica = Callable[..., Awaitable[Replica]]
 @asynccontextmanager
 async def replicas(services: Services, folder: Path) -> AsyncIterator[StartReplica]:
     """Yield what starts replicas; those that still live end with the block."""
-    processes: list[Process] = []
+    processes: list[Forked] = []
 
     async def start(database_url: str, upstream_url: str, *, listen: str = "127.0.0.1:0", **variables: str) -> Replica:
         log = folder / f"replica-{os.getpid()}-{monotonic_ns()}.log"
@@ -67,14 +70,13 @@ async def replicas(services: Services, folder: Path) -> AsyncIterator[StartRepli
             **variables,
         }
         variables = {f"MODELCATALOG_{name}": value for name, value in told.items()}
-        with log.open("w") as errors:
-            process = await asyncio.create_subprocess_exec(
-                *COMMAND, "serve", stdin=DEVNULL, stdout=PIPE, stderr=errors, env=environment(**variables)
-            )
+        reading, writing = os.pipe()
+        with log.open("w") as errors, os.fdopen(writing, "wb") as stdout:
+            files = {"stdout": stdout.fileno(), "stderr": errors.fileno()}
+            process = await asyncio.to_thread(fork, ["serve"], environment(**variables), **files)
         processes.append(process)
-        assert process.stdout is not None
-        async with asyncio.timeout(READY_TIMEOUT_S):
-            line = (await process.stdout.readline()).decode().strip()
+        with os.fdopen(reading) as lines:
+            line = (await asyncio.to_thread(_read_line, lines)).strip()
         ready = READY.fullmatch(line)
         assert ready, f"{line!r}, and on standard error: {log.read_text()}"
         return Replica(process, ready["address"], log)
@@ -83,10 +85,13 @@ async def replicas(services: Services, folder: Path) -> AsyncIterator[StartRepli
         yield start
     finally:
         for process in processes:
-            if process.returncode is None:
-                process.send_signal(signal.SIGCONT)  # one that was stopped would never be waited for
-                process.kill()
-                await process.wait()
+            process.send_signal(signal.SIGKILL)
+            await asyncio.to_thread(process.wait, END_TIMEOUT_S)
+
+
+def _read_line(lines: IO[str]) -> str:
+    assert select.select([lines], [], [], READY_TIMEOUT_S)[0], f"not ready after {READY_TIMEOUT_S} s"
+    return lines.readline()
 
 
 # --- what must hold -----------------------------------------------------------------------------------------------

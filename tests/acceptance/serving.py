@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 import grpc
@@ -22,6 +23,7 @@ import psycopg
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from forking import fork
 from modelcatalog.v1.model_catalog_service_pb2_grpc import ModelCatalogStub
 from modelcatalog.v1.refresh_service_pb2_grpc import RefreshServiceStub
 from modelcatalog_client import ModelCatalogClient
@@ -295,6 +297,19 @@ def serving(folder: Path) -> Iterator[Serve]:
 def run(arguments: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(arguments, capture_output=True, text=True, env=environment(**variables), timeout=60)
+
+
+def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end, forked: for tests of what it says rather than of how it starts."""
+    with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
+        process = fork(arguments, environment(**variables), stdout=stdout.fileno(), stderr=stderr.fileno())
+        try:
+            returncode = process.wait(60)
+        finally:
+            process.send_signal(signal.SIGKILL)
+        stdout.seek(0)
+        stderr.seek(0)
+        return subprocess.CompletedProcess(["modelcatalog", *arguments], returncode, stdout.read(), stderr.read())
 
 
 def refused(*arguments: str, prefix: Sequence[str] = (), **variables: str) -> str:

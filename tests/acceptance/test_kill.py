@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -338,31 +339,41 @@ class Mortal:
         await self.process.wait()
 
 
+async def restart(mortal: Mortal, _patient: Patient) -> None:
+    await mortal.stop()
+    await mortal.start()
+
+
+async def kill_backend(_mortal: Mortal, patient: Patient) -> None:
+    """PostgreSQL takes the memory that all its processes share for damaged: it ends them all and recovers."""
+    pids = await fetch(
+        patient.url,
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'modelcatalog-write' ORDER BY state, pid",
+    )
+    os.kill(pids[0], signal.SIGKILL)
+
+
 async def test_a_database_that_dies_or_restarts_leaves_the_old_catalog_or_the_new_one(
     templates: Services, start_app: StartApp, work_dir: Path
 ) -> None:
     print(f"KILL_SEED={SEED}")
-    mortal = Mortal(work_dir / "mortal")
+    plan = draw(4, random.Random(SEED))
+    patients: list[Patient] = []
 
-    async def restart(_patient: Patient) -> None:
-        await mortal.stop()
-        await mortal.start()
+    async def hurt(name: str, points: Sequence[tuple[str, float]], blow: Callable[..., Awaitable[None]]) -> None:
+        mortal = Mortal(work_dir / name)
+        url = await mortal.start()
+        try:
+            await app.migrate_database(make_settings(templates, url))
+            ground = await prepare(start_app, url)
+            async with hospital(templates, work_dir, ground, url) as patient:
+                patients.append(patient)
+                for point, part in points:
+                    await patient.suffer(point, part, partial(blow, mortal))
+        finally:
+            await mortal.stop()
 
-    async def kill_backend(patient: Patient) -> None:
-        """PostgreSQL takes the memory that all its processes share for damaged: it ends them all and recovers."""
-        pids = await fetch(
-            patient.url,
-            "SELECT pid FROM pg_stat_activity WHERE application_name = 'modelcatalog-write' ORDER BY state, pid",
-        )
-        os.kill(pids[0], signal.SIGKILL)
-
-    url = await mortal.start()
-    try:
-        await app.migrate_database(make_settings(templates, url))
-        ground = await prepare(start_app, url)
-        async with hospital(templates, work_dir, ground, url) as patient:
-            for number, (point, part) in enumerate(draw(4, random.Random(SEED))):
-                await patient.suffer(point, part, (restart, kill_backend)[number % 2])
-        report([patient])
-    finally:
-        await mortal.stop()
+    async with asyncio.TaskGroup() as group:
+        for number, blow in enumerate((restart, kill_backend)):
+            group.create_task(hurt(f"mortal-{number}", plan[number::2], blow))
+    report(patients)

@@ -22,7 +22,7 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
 
-from acceptance.serving import COMMAND, END_TIMEOUT_S, Serve, Server, environment, run
+from acceptance.serving import COMMAND, END_TIMEOUT_S, Serve, Server, command, environment
 from conftest import SNAPSHOT, Services, read_json
 from contract.client_peer import Peer, answer, fail, hang, serving
 from modelcatalog.v1.refresh_pb2 import PriceChange, QuarantinedRecord, RefreshAttempt, RefreshReport
@@ -36,7 +36,7 @@ Result = subprocess.CompletedProcess[str]
 
 
 def refresh(address: str, *arguments: str, **variables: str) -> Result:
-    return run([*COMMAND, "refresh", "--address", address, *arguments], **variables)
+    return command("refresh", "--address", address, *arguments, **variables)
 
 
 async def ask(peer: Peer, *arguments: str) -> Result:
@@ -111,7 +111,7 @@ def test_a_run_is_followed_to_its_end_and_its_difference_shown(
 
     result = refresh("127.0.0.1:1", MODELCATALOG_LISTEN=server.address)
     assert result.returncode == 2, "the flag wins over the environment"
-    result = run([*COMMAND, "refresh"], MODELCATALOG_LISTEN=server.address)
+    result = command("refresh", MODELCATALOG_LISTEN=server.address)
     assert result.returncode == 0, result.stderr
     outcome, counts, *rest = result.stdout.splitlines()
     assert ": PARTIALLY_SUCCEEDED, revision 1 → 2, " in outcome
@@ -163,7 +163,7 @@ def test_a_run_that_is_not_waited_for_can_be_watched_later(server: Server, upstr
     words = shlex.split(watch)
     assert words[:2] == ["modelcatalog", "refresh"]
     assert words[-2:] == ["--request-id", request_id]
-    watched = run([*COMMAND, *words[1:], "--json"])
+    watched = command(*words[1:], "--json")
     assert watched.returncode == 0, watched.stderr
     assert json.loads(watched.stdout)["refresh"]["id"] == refresh_id
 
@@ -189,8 +189,8 @@ def test_what_a_gate_refused_is_accepted_by_the_command_that_is_shown(server: Se
     assert result.returncode == 1, result.stdout
     assert "[GATE_REFUSED]" in result.stderr
     assert "gate removed_models_of_provider: " in result.stderr
-    command = result.stderr.splitlines()[-1].partition("If upstream is right: ")[2]
-    accepted = run([*COMMAND, *shlex.split(command)[1:]])
+    advice = result.stderr.splitlines()[-1].partition("If upstream is right: ")[2]
+    accepted = command(*shlex.split(advice)[1:])
     assert accepted.returncode == 0, accepted.stderr
     assert "dry run: nothing written" in accepted.stdout
     assert "removed (" in accepted.stdout
@@ -219,7 +219,7 @@ def test_a_provider_that_is_not_there_is_a_bad_argument(server: Server) -> None:
     ids=" ".join,
 )
 def test_bad_arguments(arguments: list[str]) -> None:
-    result = run([*COMMAND, "refresh", *arguments])
+    result = command("refresh", *arguments)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("Usage: ")
 
@@ -344,11 +344,11 @@ async def test_a_refused_payload_can_be_accepted_with_the_command_that_is_shown(
     assert "removed_models: 2100 of 5276 models are gone [GATE_REFUSED]" in result.stderr
     assert "gate removed_models: limit_percent 3, removed 2100" in result.stderr
     assert "for example: a/b, a/c" in result.stderr
-    command = f"modelcatalog refresh --full --address {peer.target} --provider openai --override-gate removed_models"
-    assert result.stderr.endswith(f"If upstream is right: {command}\n")
+    advice = f"modelcatalog refresh --full --address {peer.target} --provider openai --override-gate removed_models"
+    assert result.stderr.endswith(f"If upstream is right: {advice}\n")
 
     script(peer, Refresh(state=Refresh.STATE_SUCCEEDED, type=Refresh.TYPE_FULL, provider_id="openai"))
-    assert (await asyncio.to_thread(run, [*COMMAND, *shlex.split(command)[1:]])).returncode == 0
+    assert (await asyncio.to_thread(command, *shlex.split(advice)[1:])).returncode == 0
     request = [call.request for call in peer.calls if call.rpc == "StartRefresh"][-1]
     assert request.override_gate == "removed_models"
     assert request.provider_id == "openai"
@@ -376,8 +376,8 @@ async def test_what_one_provider_lost_can_be_accepted_first(peer: Peer) -> None:
     script(peer, refused)
     result = await ask(peer, "--full", "--override-gate", "removed_models")
     assert result.returncode == 1
-    command = f"--full --address {peer.target} --provider 'big ai' --override-gate removed_models_of_provider"
-    assert result.stderr.endswith(f"its loss can be accepted first, by itself: modelcatalog refresh {command}\n")
+    advice = f"--full --address {peer.target} --provider 'big ai' --override-gate removed_models_of_provider"
+    assert result.stderr.endswith(f"its loss can be accepted first, by itself: modelcatalog refresh {advice}\n")
 
 
 @pytest.mark.parametrize(

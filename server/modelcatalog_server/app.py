@@ -130,7 +130,7 @@ async def _compose(
 ) -> App:
     changed = Signal()
     catalog = PostgresCatalog(pools)
-    store = PostgresRefreshes(pools, encode_model, owner=f"{socket.gethostname()}:{os.getpid()}")
+    store = PostgresRefreshes(pools, owner=f"{socket.gethostname()}:{os.getpid()}")
     audit_log = PostgresAuditLog(pools)
     token_key = await catalog.get_token_key()
     upstream = await stack.enter_async_context(_UpstreamOnDemand(settings))
@@ -144,7 +144,7 @@ async def _compose(
             RefreshRunner(
                 store,
                 upstream,
-                partial(SpawnedComparison, LinkTables()),
+                partial(SpawnedComparison, encode_model, LinkTables()),
                 _now,
                 settings.retry_policy,
                 settings.gate_limits,
@@ -196,6 +196,10 @@ class _UpstreamOnDemand:
     async def fetch(self, *, etag: str | None, progress: Progress) -> Payload | None:
         """Return the document, or ``None`` when it still has this ETag."""
         return await (await self._open()).fetch(etag=etag, progress=progress)
+
+    async def get_source_url(self) -> str:
+        """Return the address that its payloads have as their source."""
+        return await (await self._open()).get_source_url()
 
     async def is_source(self, url: str) -> bool:
         """Whether a payload with this source address came from here."""

@@ -206,6 +206,16 @@ async def test_a_long_pause_is_not_waited_for_but_kept(stage: Stage) -> None:
     assert (await refresh_to_end(stage.running)).state is State.SUCCEEDED
 
 
+async def test_a_pause_that_one_upstream_asked_for_does_not_hold_for_another(
+    start_app: StartApp, database: str
+) -> None:
+    async with follow(start_app, database) as stage:
+        await run_through(stage, status(429, {"Retry-After": "3600"}))
+    async with follow(start_app, database) as other:
+        assert other.upstream.url != stage.upstream.url
+        assert (await refresh_to_end(other.running)).state is State.SUCCEEDED
+
+
 async def test_no_pause_is_longer_than_six_hours(stage: Stage) -> None:
     await run_through(stage, status(503, {"Retry-After": "99999999"}))
     [until_when] = await stage.fetch("SELECT upstream_not_before FROM catalog_state")
@@ -410,5 +420,9 @@ async def test_a_request_that_the_bucket_has_no_token_for_is_not_sent(start_app:
     async with follow(start_app, database, upstream_requests_per_minute=1, upstream_timeout_seconds=1) as stage:
         assert (await refresh_to_end(stage.running)).state is State.SUCCEEDED
         refused = await refresh_to_end(stage.running)
-        assert (refused.state, reason_of(refused)) == (State.FAILED, "UPSTREAM_UNAVAILABLE")
+        assert (refused.state, reason_of(refused), refused.attempt) == (State.FAILED, "UPSTREAM_UNAVAILABLE", 1)
+        assert refused.failure is not None
+        assert refused.failure.message == (
+            "upstream was not asked: the limit of 1 requests a minute gave no turn within 1 s"
+        )
         assert len(stage.upstream.requests) == 1

@@ -14,7 +14,6 @@ import pytest
 from conftest import Services
 from modelcatalog_server.domain.errors import DatabaseUnavailableError
 from modelcatalog_server.domain.refresh import RefreshRequest
-from modelcatalog_server.rpc.model_messages import encode_model
 from modelcatalog_server.storage.policy_store import PostgresPolicy
 from modelcatalog_server.storage.pools import Pools, PoolSettings
 from modelcatalog_server.storage.refresh_store import PostgresRefreshes
@@ -38,7 +37,7 @@ async def locked_catalog(database: str) -> AsyncIterator[None]:
 
 async def test_a_run_shows_signs_of_life_while_every_writer_waits_for_the_catalog(database: str) -> None:
     async with Pools(database) as pools:
-        store = PostgresRefreshes(pools, encode_model, owner="test")
+        store = PostgresRefreshes(pools, owner="test")
         policy = PostgresPolicy(pools)
         ownership = await store.try_own()
         assert ownership is not None

@@ -16,7 +16,6 @@ from modelcatalog_server import app
 from modelcatalog_server.domain import refresh as domain
 from modelcatalog_server.domain.models import Prices
 from modelcatalog_server.domain.refresh import Quarantined, Refresh, RefreshReport, RefreshRequest, State
-from modelcatalog_server.rpc.model_messages import encode_model
 from modelcatalog_server.storage.pools import Pools
 from modelcatalog_server.storage.refresh_store import PostgresRefreshes
 from small_catalog import clone_small, fetch
@@ -44,7 +43,7 @@ def database(templates: Services) -> Iterator[str]:
 @pytest.fixture
 async def store(database: str) -> AsyncIterator[PostgresRefreshes]:
     async with Pools(database) as pools:
-        yield PostgresRefreshes(pools, encode_model, owner="test")
+        yield PostgresRefreshes(pools, owner="test")
 
 
 @pytest.fixture
@@ -83,7 +82,7 @@ async def test_prices_of_each_model_are_those_of_its_message(
     """Every column under its name, for a whole catalog."""
     models = [model async for model in client.list_models(page_size=1000)]
     async with Pools(loaded_database) as pools:
-        prices = await PostgresRefreshes(pools, encode_model, owner="test").get_prices([model.id for model in models])
+        prices = await PostgresRefreshes(pools, owner="test").get_prices([model.id for model in models])
     assert len(prices) == len(models)
     for model in models:
         told = {field.name: price for field, price in model.pricing.ListFields() if field.name in Prices.__slots__}
@@ -117,7 +116,7 @@ class TestGetRefresh:
     @pytest.fixture
     async def stored(self, running: app.App, loaded_database: str) -> Refresh:
         async with Pools(loaded_database) as pools:
-            store = PostgresRefreshes(pools, encode_model, owner="test")
+            store = PostgresRefreshes(pools, owner="test")
             refresh = await store.create(uuid4(), RefreshRequest(validate_only=True))
             await store.save_report(refresh.id, REPORT)
         return refresh
@@ -154,7 +153,7 @@ class TestGetRefresh:
         self, running: app.App, loaded_database: str, client: AsyncModelCatalogClient
     ) -> None:
         async with Pools(loaded_database) as pools:
-            store = PostgresRefreshes(pools, encode_model, owner="test")
+            store = PostgresRefreshes(pools, owner="test")
             refresh = await store.create(uuid4(), RefreshRequest())
             await store.save_report(refresh.id, RefreshReport())
         assert await client.get_refresh_report(str(refresh.id)) == Report()

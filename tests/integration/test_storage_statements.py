@@ -78,6 +78,7 @@ PARAMETERS: dict[str, Any] = {
     "phase": "FETCH",
     "principal": "anonymous",
     "provider_id": "openai",
+    "provider_ids": ["openai"],
     "refresh_id": UUID(int=1),
     "refresh_ids": [UUID(int=1)],
     "refresh_type": "FULL",

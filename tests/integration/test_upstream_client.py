@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 import upstream_server
 from modelcatalog_server.domain.errors import StartupError, UpstreamInvalidError, UpstreamUnavailableError
@@ -42,6 +43,16 @@ def make_upstream(url: str, *, total_timeout_s: float = 5.0, max_bytes: int = 10
     return ModelsDevUpstream(url, total_timeout_s=total_timeout_s, max_bytes=max_bytes, now=lambda: NOW)
 
 
+def late(body: bytes, after_s: float) -> Fault:
+    """An upstream that thinks first."""
+
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(after_s)
+        return web.Response(body=body, content_type="application/json")
+
+    return answer
+
+
 def no_progress(_done: int, _total: int | None) -> None:
     pass
 
@@ -50,6 +61,26 @@ def serve_pair(server: UpstreamServer) -> None:
     server.withdraw("/catalog.json")
     server.serve("/api.json", API)
     server.serve("/models.json", MODELS)
+
+
+class TestTurns:
+    """The limit of requests a minute, of which 60 are free and then one comes a second."""
+
+    async def test_waiting_for_a_turn_takes_nothing_of_the_time_for_an_answer(self, server: UpstreamServer) -> None:
+        server.misbehave("/catalog.json", late(CATALOG, 1.3))
+        async with ModelsDevUpstream(server.url, total_timeout_s=2.0, requests_per_minute=60) as upstream:
+            await asyncio.gather(*(upstream._bucket.acquire() for _ in range(60)))
+            begin = asyncio.get_running_loop().time()
+            assert await upstream.fetch(etag=None, progress=no_progress) is not None
+        assert asyncio.get_running_loop().time() - begin > 2.0, "it waited for both"
+
+    async def test_a_turn_that_does_not_come_is_not_put_down_to_upstream(self, server: UpstreamServer) -> None:
+        async with ModelsDevUpstream(server.url, total_timeout_s=0.2, requests_per_minute=60) as upstream:
+            await asyncio.gather(*(upstream._bucket.acquire() for _ in range(60)))
+            with pytest.raises(UpstreamUnavailableError, match="upstream was not asked: the limit of 60") as raised:
+                await upstream.fetch(etag=None, progress=no_progress)
+        assert not raised.value.passing, "the next attempt would wait as well"
+        assert server.requests == []
 
 
 class TestFetch:

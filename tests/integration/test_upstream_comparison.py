@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ from modelcatalog_server.domain.models import Source
 from modelcatalog_server.domain.refresh import Difference, KnownState, Payload
 from modelcatalog_server.modelsdev.comparison import SpawnedComparison
 from modelcatalog_server.modelsdev.sift import compare_payload
+from modelcatalog_server.rpc.model_messages import encode_model
 from small_catalog import until
 from upstream_server import recorded
 
@@ -44,6 +46,7 @@ import asyncio
 from modelcatalog_server.domain.models import Source
 from modelcatalog_server.domain.refresh import KnownState, Payload
 from modelcatalog_server.modelsdev.comparison import SpawnedComparison
+from modelcatalog_server.rpc.model_messages import encode_model
 
 models = ",".join('"m%d": {"name": 1}' % number for number in range(30_000))
 payload = Payload(
@@ -60,7 +63,7 @@ known = KnownState(
 )
 
 async def main():
-    async with SpawnedComparison() as comparison:
+    async with SpawnedComparison(encode_model) as comparison:
         await comparison.compare(payload, known, provider_id=None, full=False)
         print(comparison._process.pid, flush=True)
         await asyncio.Event().wait()
@@ -105,15 +108,28 @@ def is_gone(pid: int) -> bool:
 
 async def test_gives_what_the_function_gives() -> None:
     expected = compare_payload(CATALOG, NOTHING, provider_id="openai", full=True)
-    async with SpawnedComparison() as comparison:
-        assert await comparison.compare(CATALOG, NOTHING, provider_id="openai", full=True) == expected
+    async with SpawnedComparison(encode_model) as comparison:
+        part = await comparison.compare(CATALOG, NOTHING, provider_id="openai", full=True)
+        assert replace(part, messages={}) == expected
         whole = await compare(comparison, CATALOG)
-    assert whole == compare_payload(CATALOG, NOTHING, provider_id=None, full=False)
+    assert replace(whole, messages={}) == compare_payload(CATALOG, NOTHING, provider_id=None, full=False)
     assert len(whole.models) == 5276
 
 
+async def test_gives_the_message_of_each_model_to_write_wherever_it_was_decoded() -> None:
+    async with SpawnedComparison(encode_model) as comparison:
+        few = await comparison.compare(CATALOG, NOTHING, provider_id="zeldoc", full=False)
+        assert comparison._process is None
+        assert few.messages == {model.id: encode_model(model) for model in few.models}
+        assert len(few.messages) == 1
+        many = await compare(comparison, CATALOG)
+        assert many.messages == {model.id: encode_model(model) for model in many.models}
+        nothing = await compare(comparison, CATALOG, holding(many))
+        assert nothing.messages == {}
+
+
 async def test_takes_one_question_after_the_other() -> None:
-    async with SpawnedComparison() as comparison:
+    async with SpawnedComparison(encode_model) as comparison:
         with pytest.raises(UpstreamInvalidError, match=r"catalog\.json \(13 bytes\) is no JSON object"):
             await compare(comparison, BROKEN)
         first = await compare(comparison, CATALOG)
@@ -121,7 +137,7 @@ async def test_takes_one_question_after_the_other() -> None:
 
 
 async def test_leaves_no_process_behind() -> None:
-    async with SpawnedComparison() as comparison:
+    async with SpawnedComparison(encode_model) as comparison:
         await compare(comparison, CATALOG)
         pid = pid_of(comparison)
         assert not is_gone(pid)
@@ -129,7 +145,7 @@ async def test_leaves_no_process_behind() -> None:
 
 
 async def test_starts_a_process_only_for_many_records() -> None:
-    async with SpawnedComparison() as comparison:
+    async with SpawnedComparison(encode_model) as comparison:
         first = compare_payload(CATALOG, NOTHING, provider_id=None, full=False)
         assert (await compare(comparison, CATALOG, holding(first))).is_empty
         document = json.loads(recorded("catalog-2026-07-02"))
@@ -155,14 +171,14 @@ async def test_others_run_while_it_sifts() -> None:
             await asyncio.sleep(0)
 
     counting = asyncio.create_task(count())
-    async with SpawnedComparison() as comparison:
+    async with SpawnedComparison(encode_model) as comparison:
         await compare(comparison, CATALOG, holding(first))
     counting.cancel()
     assert turns > 20
 
 
 async def test_leaves_no_process_behind_when_cancelled_at_work() -> None:
-    async with SpawnedComparison() as comparison:
+    async with SpawnedComparison(encode_model) as comparison:
         question = asyncio.create_task(compare(comparison, ENDLESS))
         await until(lambda: comparison._process is not None)
         pid = pid_of(comparison)
@@ -173,7 +189,7 @@ async def test_leaves_no_process_behind_when_cancelled_at_work() -> None:
 
 
 async def test_a_killed_process_is_an_error_with_a_clear_line() -> None:
-    async with SpawnedComparison() as comparison:
+    async with SpawnedComparison(encode_model) as comparison:
         question = asyncio.create_task(compare(comparison, ENDLESS))
         await until(lambda: comparison._process is not None)
         pid = pid_of(comparison)
@@ -185,7 +201,7 @@ async def test_a_killed_process_is_an_error_with_a_clear_line() -> None:
 
 
 async def test_a_cancelled_question_is_never_answered_later() -> None:
-    async with SpawnedComparison() as comparison:
+    async with SpawnedComparison(encode_model) as comparison:
         question = asyncio.create_task(compare(comparison, ENDLESS))
         await until(lambda: comparison._process is not None)
         question.cancel()
@@ -197,7 +213,7 @@ async def test_a_cancelled_question_is_never_answered_later() -> None:
 
 async def test_must_be_entered() -> None:
     with pytest.raises(RefreshError, match="has not been started"):
-        await compare(SpawnedComparison(), CATALOG)
+        await compare(SpawnedComparison(encode_model), CATALOG)
 
 
 def test_dies_with_the_server() -> None:

@@ -52,6 +52,7 @@ def run(
             source_etag=None,
             source_snapshot=None,
             upstream_not_before=None,
+            upstream_not_before_url=None,
         ),
         now=NOW,
         limits=limits,

@@ -59,6 +59,7 @@ def refresh(before: DecodedCatalog, after: DecodedCatalog, *, since_check: timed
             source_etag=None,
             source_snapshot=None,
             upstream_not_before=None,
+            upstream_not_before_url=None,
         ),
         now=now,
         limits=GateLimits(),

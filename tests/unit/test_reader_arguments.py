@@ -43,6 +43,7 @@ STATE = CatalogState(
     source_etag=None,
     source_snapshot=None,
     upstream_not_before=None,
+    upstream_not_before_url=None,
 )
 
 

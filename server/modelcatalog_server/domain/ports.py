@@ -44,6 +44,10 @@ class Upstream(Protocol):
         """
         ...
 
+    async def get_source_url(self) -> str:
+        """Return the address that its payloads have as their source, if it has the document that is asked for first."""
+        ...
+
     async def is_source(self, url: str) -> bool:
         """Whether a payload with this source address came from here: its ETag means nothing to another upstream."""
         ...
@@ -76,7 +80,7 @@ class PayloadComparison(Protocol):
 class CatalogState:
     """The revision that was read and how fresh it is. ``checked_at`` is ``None`` for a bundled snapshot.
 
-    ``upstream_not_before``: upstream asked to be left alone until then.
+    ``upstream_not_before``: the upstream at ``upstream_not_before_url`` asked to be left alone until then.
     """
 
     revision: int
@@ -86,6 +90,7 @@ class CatalogState:
     source_etag: str | None
     source_snapshot: str | None
     upstream_not_before: datetime | None
+    upstream_not_before_url: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,8 +297,8 @@ class RefreshStore(Protocol):
         """Note slots as taken, by timer, unless newer ones are."""
         ...
 
-    async def set_upstream_not_before(self, at: datetime) -> None:
-        """Note that upstream is to be left alone until then."""
+    async def set_upstream_not_before(self, at: datetime, source_url: str) -> None:
+        """Note that the upstream with this address is to be left alone until then."""
         ...
 
     async def prune(self, *, events_before: datetime, refreshes_before: datetime) -> int:

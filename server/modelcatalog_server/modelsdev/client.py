@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -102,6 +103,7 @@ class ModelsDevUpstream:
         self._total_timeout_s = total_timeout_s
         self._max_bytes = max_bytes
         self._now = now
+        self._requests_per_minute = requests_per_minute
         self._bucket = AsyncLimiter(max(requests_per_minute, 1), 60 * max(1, 1 / requests_per_minute))
         self._session: aiohttp.ClientSession | None = None
 
@@ -136,13 +138,18 @@ class ModelsDevUpstream:
             UpstreamUnavailableError: No answer, or an answer that another attempt may better.
             UpstreamInvalidError: An answer that is no catalog: a redirect, HTML, too large, broken compression.
         """
+        meter = _Meter(progress, self._total_timeout_s)
         try:
-            async with asyncio.timeout(self._total_timeout_s):
-                if self._folder is not None:
-                    return await self._fetch_folder(self._folder, etag, progress)
-                return await self._fetch_site(etag, _Meter(progress))
+            if self._folder is None:
+                return await self._fetch_site(etag, meter)
+            async with meter.spending():
+                return await self._fetch_folder(self._folder, etag, progress)
         except TimeoutError as error:
             raise UpstreamUnavailableError(f"no complete answer within {self._total_timeout_s:g} s") from error
+
+    async def get_source_url(self) -> str:
+        """Return the address of ``catalog.json`` here, as callers may see it."""
+        return f"{self._folder.as_uri()}/catalog.json" if self._folder else self._source_url("catalog.json")
 
     async def is_source(self, url: str) -> bool:
         """Whether a payload with this source address came from here: its ETag means nothing to another upstream."""
@@ -213,9 +220,12 @@ class ModelsDevUpstream:
         if self._session is None:
             raise RuntimeError("the upstream client has not been entered")
         condition = {"If-None-Match": etag} if etag and _ETAG.fullmatch(etag) else {}
-        await self._bucket.acquire()
+        await self._wait_for_turn()
         try:
-            async with self._session.get(self._url(name), headers=condition, allow_redirects=False) as response:
+            async with (
+                meter.spending(),
+                self._session.get(self._url(name), headers=condition, allow_redirects=False) as response,
+            ):
                 status = response.status
                 if status == HTTPStatus.NOT_MODIFIED and condition:
                     return _UNCHANGED
@@ -226,6 +236,18 @@ class ModelsDevUpstream:
                 return await self._read(name, response, meter)
         except aiohttp.ClientError as error:
             raise _translate(name, error, self._connect_timeout_s) from error
+
+    async def _wait_for_turn(self) -> None:
+        """Take a token of the bucket. Waiting for our own limit is not upstream's fault nor of its time."""
+        try:
+            async with asyncio.timeout(self._total_timeout_s):
+                await self._bucket.acquire()
+        except TimeoutError as error:
+            raise UpstreamUnavailableError(
+                f"upstream was not asked: the limit of {self._requests_per_minute:g} requests a minute gave no turn"
+                f" within {self._total_timeout_s:g} s",
+                passing=False,
+            ) from error
 
     async def _read(self, name: str, response: aiohttp.ClientResponse, meter: _Meter) -> _Document:
         content_type = response.headers.get("Content-Type")
@@ -253,12 +275,29 @@ class ModelsDevUpstream:
 
 
 class _Meter:
-    """Counts bytes over all documents of a fetch. How many there will be is known while the last one comes."""
+    """Counts bytes and seconds over all documents of a fetch.
 
-    def __init__(self, progress: Progress) -> None:
+    How many bytes there will be is known while the last document comes.
+    """
+
+    def __init__(self, progress: Progress, seconds: float) -> None:
         self._progress = progress
+        self._seconds_left = seconds
         self._done = 0
         self._total: int | None = None
+
+    @asynccontextmanager
+    async def spending(self) -> AsyncIterator[None]:
+        """Bound what happens inside by the time that is left, and take it from that.
+
+        Raises:
+            TimeoutError: Nothing is left.
+        """
+        clock = asyncio.get_running_loop().time
+        begin = clock()
+        async with asyncio.timeout(self._seconds_left):
+            yield
+        self._seconds_left -= clock() - begin
 
     def begin(self, length: int | None) -> None:
         self._total = None if length is None else self._done + length

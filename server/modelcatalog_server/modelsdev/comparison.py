@@ -6,8 +6,9 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Self
 
@@ -15,6 +16,8 @@ from msgspec.msgpack import Decoder
 
 import modelcatalog_server
 from modelcatalog_server.domain.errors import RefreshError
+from modelcatalog_server.domain.models import ModelRecord
+from modelcatalog_server.domain.ports import MessageEncoder
 from modelcatalog_server.domain.refresh import Difference, KnownState, Payload
 from modelcatalog_server.domain.tasks import advance, run_in_slices
 from modelcatalog_server.modelsdev.comparison_process import Question, Reply, read_frame, write_frame
@@ -39,7 +42,8 @@ class SpawnedComparison:
     """Fills the port ``PayloadComparison``. Takes one question at a time; a failed one ends the process.
 
     The payload is sifted on the event loop, in slices of a millisecond. Of the records that remain a few are decoded
-    likewise; more are decoded by a process, which is started for the first of them.
+    likewise; more are decoded by a process, which is started for the first of them. What it has decoded is encoded here
+    while it decodes on: together they keep two cores busy.
 
     It is a plain child with two pipes. An executor of :mod:`multiprocessing` would run the server's main module again
     in the child, leave a resource tracker behind, and hand the result over as one pickle that stops the event loop for
@@ -49,11 +53,14 @@ class SpawnedComparison:
     ends, which is the event loop's.
 
     Args:
+        encode: Makes the messages of the models to write.
         tables: What earlier runs of this process found out about links.
     """
 
-    def __init__(self, tables: LinkTables | None = None) -> None:
+    def __init__(self, encode: MessageEncoder, tables: LinkTables | None = None) -> None:
+        self._encode = encode
         self._tables = tables or LinkTables()
+        self._messages: dict[str, bytes] = {}
         self._is_open = False
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -80,20 +87,23 @@ class SpawnedComparison:
         if not self._is_open:
             raise RefreshError("the comparison has not been started")
         sift = Sift(payload, known, provider_id=provider_id, full=full, tables=self._tables)
+        self._messages = {}
         sifting = sift.steps()
         while sift.waiting_bytes <= _IN_PLACE_BYTES:
             if not await advance(sifting):
                 answers = [await _decode_in_place(sift, full=full)]
+                await run_in_slices(self._encode_models(answers[0].models))
                 break
         else:
             answers = await self._decode_in_process(sift, sifting, full=full)
-        return await asyncio.to_thread(sift.conclude, answers)
+        difference = await asyncio.to_thread(sift.conclude, answers)
+        return replace(difference, messages=self._messages)
 
     async def _decode_in_process(self, sift: Sift, sifting: Iterator[None], *, full: bool) -> list[Answer]:
         process = self._process = self._process or _start()
         if process.stdin is None or process.stdout is None:
             raise RefreshError("the comparison process has no pipes")
-        reading = asyncio.create_task(_read_answers(process.stdout), name="comparison-answers")
+        reading = asyncio.create_task(self._read_answers(process.stdout), name="comparison-answers")
         try:
             while await advance(sifting):
                 if sift.waiting_bytes >= _BATCH_BYTES:
@@ -113,6 +123,22 @@ class SpawnedComparison:
             if not reading.cancelled():
                 reading.exception()  # it has been raised, or something worse has
 
+    async def _read_answers(self, stream: IO[bytes]) -> list[Answer]:
+        answers: list[Answer] = []
+        while True:
+            # The thread's turn is also the event loop's: nothing stops it for longer than one answer takes.
+            reply = _replies.decode(await asyncio.to_thread(read_frame, stream))
+            if reply.is_last:
+                return answers
+            answers.append(reply.answer)
+            await asyncio.sleep(0)
+            await run_in_slices(self._encode_models(reply.answer.models))
+
+    def _encode_models(self, models: Sequence[ModelRecord]) -> Iterator[None]:
+        for model in models:
+            self._messages[model.id] = self._encode(model)
+            yield
+
 
 async def _decode_in_place(sift: Sift, *, full: bool) -> Answer:
     answer = Answer()
@@ -125,16 +151,6 @@ async def _send(stream: IO[bytes], tasks: list[Task], *, full: bool) -> None:
     for start in range(0, len(tasks), _BATCH_TASKS):
         question = Question(full=full, tasks=tasks[start : start + _BATCH_TASKS])
         await asyncio.to_thread(write_frame, stream, question)
-
-
-async def _read_answers(stream: IO[bytes]) -> list[Answer]:
-    answers: list[Answer] = []
-    while True:
-        # The thread's turn is also the event loop's: nothing stops it for longer than one answer takes.
-        reply = _replies.decode(await asyncio.to_thread(read_frame, stream))
-        if reply.is_last:
-            return answers
-        answers.append(reply.answer)
 
 
 def _start() -> subprocess.Popen[bytes]:

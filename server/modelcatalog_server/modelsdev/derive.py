@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from msgspec.json import Encoder
@@ -150,6 +151,7 @@ def canonical_link(model: wire.ServedModel, candidates: Sequence[LinkCandidate])
     return pick_link(candidates, ModelFacts(release_date=model.release_date))
 
 
+@lru_cache(maxsize=4096)  # a whole catalog has some hundred figures, and what is equal gives the same
 def price(number: wire.Number | None) -> Decimal | None:
     """Return a price, rounded to 9 decimals and without trailing zeros.
 

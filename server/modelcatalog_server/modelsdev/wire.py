@@ -10,7 +10,6 @@ beyond them is set aside, so that it cannot fail a whole refresh.
 
 from __future__ import annotations
 
-import re
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar
 
@@ -181,8 +180,10 @@ class InvalidRecordError(ValueError):
         super().__init__(printable(reason, _MAX_REASON_CHARS))
 
 
-_MANY_DIGITS = re.compile(rb"[0-9]{300}")
-_EXPONENT = re.compile(rb"[0-9][eE][-+]?[0-9]")
+# What is left of a text to look for numbers in: digits as 0, the marks of an exponent, and nothing else. To look for a
+# fixed text takes a tenth of what a pattern takes.
+_SHAPES = bytes(48 if 48 <= byte < 58 else 101 if byte in b"eE" else 45 if byte in b"+-" else 32 for byte in range(256))
+_MANY_DIGITS = b"0" * 300
 
 Shape = TypeVar("Shape", bound=Struct)
 
@@ -273,11 +274,13 @@ def _is_plain(raw: bytes) -> bool:
     It has no U+0000 (which JSON can only escape), no more brackets than there may be levels, and no number with an
     exponent or with hundreds of digits. Walking through the values instead took a third of the time of decoding.
     """
+    shapes = raw.translate(_SHAPES)
     return (
         rb"\u0000" not in raw
         and raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH
-        and not _MANY_DIGITS.search(raw)
-        and not _EXPONENT.search(raw)
+        and _MANY_DIGITS not in shapes
+        and b"0e0" not in shapes
+        and b"0e-0" not in shapes
     )
 
 

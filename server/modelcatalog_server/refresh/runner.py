@@ -46,6 +46,7 @@ from modelcatalog_server.refresh.policy import RetryPolicy
 from modelcatalog_server.refresh.prices import changed_model_ids
 from modelcatalog_server.refresh.progress import throttled
 from modelcatalog_server.refresh.report import make_report
+from modelcatalog_server.refresh.uncollected import uncollected
 
 _log = structlog.get_logger(__name__)
 
@@ -135,8 +136,9 @@ class _Run:
                 message = "upstream says nothing changed"
                 self.refresh = await self.runner.store.finish_not_modified(ended, message=message)
                 return
-            difference = await self._compare(comparison, payload)
-        self.refresh = await self._finish(payload, difference)
+            with uncollected():
+                difference = await self._compare(comparison, payload)
+                self.refresh = await self._finish(payload, difference)
 
     async def _enter(self, phase: Phase, message: str) -> None:
         self.refresh = await self.runner.store.record(
@@ -154,7 +156,7 @@ class _Run:
         is_first = state.revision == 0
         try:
             if not is_first:
-                self._check_left_alone(state)
+                await self._check_left_alone(state)
             # Whoever waits for a first catalog is served the bundled snapshot sooner, and upstream is asked again soon.
             return await self._ask_upstream(etag, attempts=1 if is_first else self.runner.retry.attempts)
         except (UpstreamUnavailableError, UpstreamInvalidError) as error:
@@ -171,9 +173,11 @@ class _Run:
             return None
         return state.source_etag if await self.runner.upstream.is_source(state.source_url) else None
 
-    def _check_left_alone(self, state: CatalogState) -> None:
-        until = state.upstream_not_before
-        if until is not None and until > self.runner.now():
+    async def _check_left_alone(self, state: CatalogState) -> None:
+        until, url = state.upstream_not_before, state.upstream_not_before_url
+        if until is None or until <= self.runner.now():
+            return
+        if url is None or await self.runner.upstream.is_source(url):  # what another upstream asked for is no matter
             raise UpstreamUnavailableError(f"upstream asked to be left alone until {until:%Y-%m-%d %H:%M:%S} UTC")
 
     async def _ask_upstream(self, etag: str | None, *, attempts: int) -> Payload | None:
@@ -190,7 +194,8 @@ class _Run:
         except UpstreamUnavailableError as error:
             if error.retry_after:
                 left_alone = min(timedelta(seconds=error.retry_after), MAX_LEFT_ALONE)
-                await self.runner.store.set_upstream_not_before(self.runner.now() + left_alone)
+                source_url = await self.runner.upstream.get_source_url()
+                await self.runner.store.set_upstream_not_before(self.runner.now() + left_alone, source_url)
             raise
 
     async def _attempt(self, etag: str | None) -> Payload | None:
@@ -241,7 +246,8 @@ class _Run:
         self.refresh = replace(self.refresh, counts=difference.counts, base_revision=state.revision)
         await self._enter(Phase.COMPARE, _describe(difference))
         prices = await self.runner.store.get_prices(changed_model_ids(difference, known))
-        await self.runner.store.save_report(self.refresh.id, make_report(difference, known, prices))
+        report = await asyncio.to_thread(make_report, difference, known, prices)
+        await self.runner.store.save_report(self.refresh.id, report)
         if not payload.is_bundled:  # which is better than nothing, whatever it looks like
             await self._judge(difference, known, prices, state)
         return difference

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, LiteralString
 
 from modelcatalog_server.domain.models import Prices, RecordKind
-from modelcatalog_server.domain.ports import CatalogState, MessageEncoder, Progress
+from modelcatalog_server.domain.ports import CatalogState, Progress
 from modelcatalog_server.domain.refresh import Difference, EventKind, KnownState, Payload, Refresh
 from modelcatalog_server.storage import queries, staging
 from modelcatalog_server.storage.catalog_store import read_state
@@ -23,9 +23,8 @@ _MODELS = queries.load("models")
 class PostgresApply:
     """The part of ``RefreshStore`` that writes the catalog."""
 
-    def __init__(self, pools: Pools, encode: MessageEncoder) -> None:
+    def __init__(self, pools: Pools) -> None:
         self._pools = pools
-        self._encode = encode
 
     async def get_catalog_state(self) -> CatalogState:
         """Return the current revision and source."""
@@ -71,7 +70,7 @@ class PostgresApply:
     ) -> Refresh:
         """Write the difference, the run's end and its TERMINAL event in one transaction."""
         async with self._pools.writing() as connection:
-            await self._stage(connection, difference, progress)
+            await _stage(connection, difference, progress)
             # Also when no revision comes of it: a full run rewrites rows that a change of policy may want.
             await connection.execute(_APPLY["lock_state"])
             before = await read_state(connection)
@@ -88,7 +87,7 @@ class PostgresApply:
             }
             await _merge(connection, difference, parameters)
             if not difference.is_empty:
-                await _write_versions(connection, parameters)
+                await _write_versions(connection, difference, parameters)
                 await connection.execute(_APPLY["append_revision"], {**parameters, "refresh_id": refresh.id})
             if before.revision == 0:
                 await connection.execute(_APPLY["analyze_catalog"])
@@ -108,21 +107,22 @@ class PostgresApply:
             await connection.execute(_APPLY["set_checked"])
             return await record_event(connection, finished, EventKind.TERMINAL, message=message)
 
-    async def _stage(self, connection: Connection, difference: Difference, progress: Progress) -> None:
-        """Fill the staging tables, before anything is locked. What there is nothing of has no table."""
-        total = len(difference.models)
-        canonical = difference.canonical_models
-        if difference.providers:
-            await _fill(connection, "providers", map(staging.provider_row, difference.providers))
-        if difference.models:
-            models = (staging.model_row(record, self._encode(record)) for record in difference.models)
-            await _fill(connection, "models", models, lambda done: progress(done, total))
-        if canonical:
-            await _fill(connection, "canonical_models", map(staging.canonical_row, canonical))
-        if canonical or difference.removed_canonical_models:
-            await _fill(connection, "benchmarks", staging.benchmark_rows(canonical))
-        if any(difference.source_hashes.values()):
-            await _fill(connection, "source_hashes", staging.source_hash_rows(difference.source_hashes))
+
+async def _stage(connection: Connection, difference: Difference, progress: Progress) -> None:
+    """Fill the staging tables, before anything is locked. What there is nothing of has no table."""
+    total = len(difference.models)
+    canonical = difference.canonical_models
+    if difference.providers:
+        await _fill(connection, "providers", map(staging.provider_row, difference.providers))
+    if difference.models:
+        models = (staging.model_row(record, difference.messages[record.id]) for record in difference.models)
+        await _fill(connection, "models", models, lambda done: progress(done, total))
+    if canonical:
+        await _fill(connection, "canonical_models", map(staging.canonical_row, canonical))
+    if canonical or difference.removed_canonical_models:
+        await _fill(connection, "benchmarks", staging.benchmark_rows(canonical))
+    if any(difference.source_hashes.values()):
+        await _fill(connection, "source_hashes", staging.source_hash_rows(difference.source_hashes))
 
 
 async def _fill(
@@ -154,12 +154,15 @@ async def _merge(connection: Connection, difference: Difference, parameters: dic
             await connection.execute(_APPLY[name], {**parameters, **extra})
 
 
-async def _write_versions(connection: Connection, parameters: dict[str, Any]) -> None:
+async def _write_versions(connection: Connection, difference: Difference, parameters: dict[str, Any]) -> None:
     """Count what providers list, then close and append the versions of all that this revision touched."""
-    await connection.execute(_APPLY["count_provider_models"], parameters)
+    model_ids = [*difference.touched_models, *difference.removed_models]
+    provider_ids = list({id_.partition("/")[0] for id_ in model_ids})
+    touched = {**parameters, "model_ids": model_ids, "provider_ids": provider_ids}
+    await connection.execute(_APPLY["count_provider_models"], touched)
     for table in ("provider_versions", "model_versions", "canonical_model_versions"):
-        await connection.execute(_APPLY[f"close_{table}"], parameters)
-        await connection.execute(_APPLY[f"append_{table}"], parameters)
+        await connection.execute(_APPLY[f"close_{table}"], touched)
+        await connection.execute(_APPLY[f"append_{table}"], touched)
 
 
 async def _bump_revision(connection: Connection, at: datetime) -> int:

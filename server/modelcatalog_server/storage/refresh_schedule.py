@@ -29,10 +29,10 @@ class PostgresSchedule:
         async with self._pools.writing() as connection:
             await take_slots(connection, slots)
 
-    async def set_upstream_not_before(self, at: datetime) -> None:
-        """Note that upstream is to be left alone until then."""
+    async def set_upstream_not_before(self, at: datetime, source_url: str) -> None:
+        """Note that the upstream with this address is to be left alone until then."""
         async with self._pools.writing() as connection:
-            await connection.execute(_REFRESHES["set_upstream_not_before"], {"at": at})
+            await connection.execute(_REFRESHES["set_upstream_not_before"], {"at": at, "source_url": source_url})
 
 
 async def take_slots(connection: Connection, slots: Mapping[str, datetime]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from modelcatalog_server.domain.ports import MessageEncoder
 from modelcatalog_server.storage.pools import Pools
 from modelcatalog_server.storage.refresh_apply import PostgresApply
 from modelcatalog_server.storage.refresh_events import PostgresEvents
@@ -14,7 +13,7 @@ from modelcatalog_server.storage.refresh_schedule import PostgresSchedule
 class PostgresRefreshes(PostgresApply, PostgresEvents, PostgresHistory, PostgresOwners, PostgresSchedule):
     """Port ``RefreshStore``: each part does its own, and they have nothing in common but the pools."""
 
-    def __init__(self, pools: Pools, encode: MessageEncoder, *, owner: str) -> None:
+    def __init__(self, pools: Pools, *, owner: str) -> None:
         """Prepare a store; ``owner`` tells people which process runs what it creates."""
-        PostgresApply.__init__(self, pools, encode)
+        PostgresApply.__init__(self, pools)
         PostgresHistory.__init__(self, pools, owner=owner)

@@ -798,7 +798,7 @@ WHERE
     ) IS DISTINCT FROM (EXCLUDED.score, EXCLUDED.score_text, EXCLUDED.benchmark_date, EXCLUDED.metadata);
 
 -- name: count_provider_models
--- Counts of every provider that this revision touched, itself or through a model.
+-- Counts of every provider that this revision touched, itself or through one of its models (provider_ids).
 UPDATE llm_providers AS p
 SET
     total_models = listed.models,
@@ -819,7 +819,7 @@ FROM (
     FROM llm_providers AS o
     WHERE
         o.revision = %(revision)s
-        OR o.id IN (SELECT m.provider_id FROM models_metadata AS m WHERE m.revision = %(revision)s)
+        OR o.id = ANY(%(provider_ids)s::text[])
 ) AS listed
 WHERE p.id = listed.id;
 
@@ -892,17 +892,15 @@ LEFT JOIN provider_versions AS before
 WHERE c.revision = %(revision)s;
 
 -- name: close_model_versions
--- Ends the versions of the models that this revision touched.
-UPDATE model_versions AS v
+-- Ends the versions of the models that this revision touched (model_ids).
+UPDATE model_versions
 SET valid_to_revision = %(revision)s
-FROM models_metadata AS c
 WHERE
-    c.revision = %(revision)s
-    AND v.model_id = c.model_id
-    AND v.valid_to_revision IS NULL;
+    model_id = ANY(%(model_ids)s::text[])
+    AND valid_to_revision IS NULL;
 
 -- name: append_model_versions
--- Begins a version of each of the models that this revision touched, from the current row.
+-- Begins a version of each of the models that this revision touched (model_ids), from the current row.
 INSERT INTO model_versions (
     model_id,
     provider_id,
@@ -1034,7 +1032,9 @@ LEFT JOIN model_versions AS before
     ON
         before.model_id = c.model_id
         AND before.valid_to_revision = %(revision)s
-WHERE c.revision = %(revision)s;
+WHERE
+    c.model_id = ANY(%(model_ids)s::text[])
+    AND c.revision = %(revision)s;
 
 -- name: close_canonical_model_versions
 -- Ends the versions of the canonical models that this revision touched.

@@ -192,7 +192,9 @@ FROM refresh_schedule;
 -- name: set_upstream_not_before
 -- Upstream asked to be left alone until then.
 UPDATE catalog_state
-SET upstream_not_before = %(at)s;
+SET
+    upstream_not_before = %(at)s,
+    upstream_not_before_url = %(source_url)s;
 
 -- name: prune_events
 -- Events that no resume token reaches any more. The end of a run stays as long as the run: watches on it end with it.

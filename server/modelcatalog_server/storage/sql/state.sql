@@ -7,7 +7,8 @@ SELECT
     source_url,
     source_etag,
     source_snapshot,
-    upstream_not_before
+    upstream_not_before,
+    upstream_not_before_url
 FROM catalog_state;
 
 -- name: get_token_key

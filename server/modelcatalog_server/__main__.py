@@ -104,7 +104,12 @@ def migrate(**flags: Any) -> None:
 @click.option("--provider", "provider_id", default="", metavar="ID", help="Only this provider.")
 @click.option("--dry-run", is_flag=True, help="Report the difference, change nothing.")
 @click.option("--force", is_flag=True, help="Fetch even if upstream's ETag is the one the catalog has.")
-@click.option("--override-gate", default="", metavar="NAME", help="Accept the refusal of this gate, in this run only.")
+@click.option(
+    "--override-gate",
+    default="",
+    metavar="NAME",
+    help="Accept the refusal of this gate, in this run only; or of several: a,b.",
+)
 @click.option("--no-wait", is_flag=True, help="Start the run, print its id and leave it alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run and its whole report as one JSON object.")
 @click.option(

@@ -354,30 +354,18 @@ async def test_a_refused_payload_can_be_accepted_with_the_command_that_is_shown(
     assert request.provider_id == "openai"
 
 
-async def test_one_gate_is_accepted_at_a_time(peer: Peer) -> None:
+async def test_what_several_gates_refuse_is_accepted_by_naming_them_all(peer: Peer) -> None:
+    """Those that this run accepted already are named again."""
     refused = Refresh(
         state=Refresh.STATE_FAILED,
         override_gate="price_unit",
-        error=failed("GATE_REFUSED", "no", gate="removed_models"),
+        error=failed("GATE_REFUSED", "no", gate="removed_models", gates="removed_models,removed_models_of_provider"),
     )
     script(peer, refused)
     result = await ask(peer, "--override-gate", "price_unit")
     assert result.returncode == 1
-    assert result.stderr.endswith("accepts the refusal of one gate, and this one accepted price_unit already\n")
-
-
-async def test_what_one_provider_lost_can_be_accepted_first(peer: Peer) -> None:
-    refused = Refresh(
-        state=Refresh.STATE_FAILED,
-        type=Refresh.TYPE_FULL,
-        override_gate="removed_models",
-        error=failed("GATE_REFUSED", "no", gate="removed_models_of_provider", provider_id="big ai"),
-    )
-    script(peer, refused)
-    result = await ask(peer, "--full", "--override-gate", "removed_models")
-    assert result.returncode == 1
-    advice = f"--full --address {peer.target} --provider 'big ai' --override-gate removed_models_of_provider"
-    assert result.stderr.endswith(f"its loss can be accepted first, by itself: modelcatalog refresh {advice}\n")
+    gates = "price_unit,removed_models,removed_models_of_provider"
+    assert result.stderr.endswith(f"modelcatalog refresh --address {peer.target} --override-gate {gates}\n")
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from conftest import Services, StartApp
+from conftest import Services, StartApp, refresh_to_end
 from modelcatalog_client import AsyncModelCatalogClient
 from modelcatalog_client.errors import CatalogNotReadyError, UpstreamInvalidError, refresh_error
+from modelcatalog_server import app
+from modelcatalog_server.domain.errors import StartupError
 from modelcatalog_server.domain.refresh import State
 from modelcatalog_server.refresh.runner import MAX_WARNINGS
 from small_catalog import SmallCatalog, Stage, clone_small, follow, marks_of_rows
@@ -204,6 +206,39 @@ async def test_a_canonical_model_that_cannot_be_read_keeps_its_benchmarks_and_li
     assert "/models/openai~1gpt-5.5: benchmarks: expected array" in refresh.warnings[0]
     assert await client.list_model_benchmarks("openai/gpt-5.5") == before
     assert (await client.get_model("openai/gpt-5.5")).model.canonical_id == "openai/gpt-5.5"
+
+
+async def test_not_modified_still_says_that_records_are_set_aside(stage: Stage) -> None:
+    whole = stage.catalog.model("openai/gpt-5").pop("limit")
+    partial = await stage.refresh()
+    assert partial.state is State.PARTIALLY_SUCCEEDED
+    for _ in range(2):
+        same = await refresh_to_end(stage.running)
+        assert (same.state, same.not_modified) == (State.SUCCEEDED, True)
+        assert same.warnings == (
+            f"records are still set aside: the report of refresh {partial.id} has them with their reasons",
+        )
+    stage.catalog.model("openai/gpt-5")["limit"] = whole
+    assert (await stage.refresh()).warnings == ()
+    mended = await refresh_to_end(stage.running)
+    assert (mended.not_modified, mended.warnings) == (True, ())
+
+
+@pytest.mark.parametrize(
+    "providers",
+    [{}, {"p": {"id": "p", "name": "P", "models": {}}}, {"p": {"id": "p", "models": {"m": {"id": "m"}}}}],
+    ids=["no provider", "no model", "no good record"],
+)
+async def test_a_first_load_that_brings_nothing_ends_the_start_with_open_gates_too(
+    start_app: StartApp, empty_database: str, providers: dict[str, Any]
+) -> None:
+    gates = {"gate_min_models": 0, "gate_min_providers": 0, "gate_max_quarantined_percent": 100}
+    async with follow(start_app, empty_database, **gates) as stage:
+        stage.catalog.document = {"models": {}, "providers": providers}
+        stage.publish()
+        with pytest.raises(StartupError, match="cannot load a first catalog: "):
+            await app._load_if_empty(stage.running)
+        assert len(stage.upstream.requests) == 1, "the next try would fare the same"
 
 
 async def test_thousands_of_bad_records_are_counted_and_named_within_bounds(

@@ -325,13 +325,26 @@ async def test_a_payload_that_looks_wrong_is_refused_unless_an_operator_accepts_
         assert refused.failure.metadata["gate"] == gate
         assert refused.counts.seen > 0
         assert (refused.base_revision, refused.result_revision) == (1, None)
-    accepted = await run_through(stage, fault, override_gate=gate)
-    if accepted.state is State.FAILED:  # what is wrong in two ways is accepted in one
-        assert accepted.failure is not None
-        assert accepted.failure.metadata["gate"] != gate
-    else:
-        assert accepted.result_revision == 2
-        assert any(gate in warning for warning in accepted.warnings)
+    assert refused.failure is not None
+    gates = refused.failure.metadata["gates"]
+    accepted = await run_through(stage, fault, override_gate=gates)
+    assert accepted.result_revision == 2
+    for each in gates.split(","):
+        assert any(each in warning for warning in accepted.warnings)
+
+
+async def test_of_several_refusals_accepting_some_is_not_enough(stage: Stage) -> None:
+    far_fewer_models(stage.catalog)
+    fault = content(stage.catalog.body)
+    refused = await run_through(stage, fault)
+    assert refused.failure is not None
+    first, rest = refused.failure.metadata["gates"].split(",", 1)
+    for accepted, left in ((first, rest), (rest, first)):
+        refused = await run_through(stage, fault, override_gate=accepted)
+        assert (refused.state, reason_of(refused)) == (State.FAILED, "GATE_REFUSED")
+        assert refused.failure is not None
+        assert refused.failure.metadata["gates"] == left
+        assert refused.failure.metadata["gate"] == left.partition(",")[0]
 
 
 async def test_what_an_operator_accepted_is_said_also_of_a_payload_full_of_bad_records(stage: Stage) -> None:

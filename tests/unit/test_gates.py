@@ -11,7 +11,7 @@ from modelcatalog_server.domain.errors import GateRefusedError, RefreshError, St
 from modelcatalog_server.domain.models import Prices
 from modelcatalog_server.domain.ports import CatalogState
 from modelcatalog_server.domain.refresh import Difference, KnownState, Quarantined, RefreshCounts
-from modelcatalog_server.refresh.gates import Gate, GateLimits, Verdict, judge
+from modelcatalog_server.refresh.gates import Gate, GateLimits, Verdict, judge, split_gates, to_error
 from modelcatalog_server.settings import Settings, load_settings
 from unit.differences import difference, ids, known, priced, providers, usd
 
@@ -415,11 +415,29 @@ def test_a_limit_below_zero_or_above_the_whole_is_refused(name: str) -> None:
 
 def test_a_refusal_is_an_error_of_the_refresh() -> None:
     (refusal,) = run(difference(duplicate_ids=("p/a",))).refusals
-    error = refusal.as_error()
+    error = to_error([refusal])
     assert isinstance(error, GateRefusedError)
     assert isinstance(error, RefreshError)
     assert (error.gate, str(error), error.message) == ("duplicate_ids", refusal.message, refusal.message)
-    assert error.metadata == refusal.metadata
+    assert error.metadata == {**refusal.metadata, "gates": "duplicate_ids"}
+
+
+def test_several_refusals_are_one_error_that_names_them_all() -> None:
+    refusals = run(difference(duplicate_ids=("p/a",), seen=1, unchanged=1), limits=GateLimits()).refusals
+    error = to_error(refusals)
+    assert [refusal.gate for refusal in refusals] == ["duplicate_ids", "minimum_models", "minimum_providers"]
+    assert error.metadata["gates"] == "duplicate_ids,minimum_models,minimum_providers"
+    assert error.metadata["gate"] == error.gate == "duplicate_ids"
+    assert error.metadata["duplicates"] == "1"
+    assert all(refusal.message in str(error) for refusal in refusals)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [(None, ()), ("", ()), ("quarantine", ("quarantine",)), ("a, b,c", ("a", "b", "c")), ("a,", ("a", ""))],
+)
+def test_gates_are_named_with_commas_between(text: str | None, names: tuple[str, ...]) -> None:
+    assert split_gates(text) == names
 
 
 def test_nothing_found_is_nothing_said() -> None:

@@ -59,7 +59,8 @@ class RefreshMethods(Calls):
             request_id: UUID; the same one again gives the same run. Empty: the client makes one up, so that
                 a retry never starts a second run.
             force: Fetch even if upstream's ETag is the one the catalog has.
-            override_gate: Name of the one gate whose refusal is accepted, in this run only.
+            override_gate: Name of the one gate whose refusal is accepted, in this run only; of several with commas
+                between, where several refuse the payload.
             validate_only: Report the difference, change nothing.
             timeout: Seconds.
 

@@ -167,7 +167,7 @@ class Refresh(google.protobuf.message.Message):
     force: builtins.bool
     """Fetched even though upstream's ETag was the one we had."""
     override_gate: builtins.str
-    """The gate whose refusal was accepted. Empty: none."""
+    """The gate whose refusal was accepted, or several with commas between. Empty: none."""
     fallback_of: builtins.str
     """The failed incremental run that this full one stands in for. Empty: none."""
     @property

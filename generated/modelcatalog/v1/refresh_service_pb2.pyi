@@ -43,8 +43,8 @@ class StartRefreshRequest(google.protobuf.message.Message):
     """Fetch even if upstream's ETag is the one we have."""
     override_gate: builtins.str
     """Name of the one gate whose refusal is accepted, in this run only: `duplicate_ids`, `minimum_models`,
-    `minimum_providers`, `quarantine`, `removed_models`, `removed_models_of_provider` or `price_unit`. Another name is
-    INVALID_QUERY.
+    `minimum_providers`, `quarantine`, `removed_models`, `removed_models_of_provider` or `price_unit`. Of a payload that
+    several refuse, the names of all of them with commas between. Another name is INVALID_QUERY.
     """
     validate_only: builtins.bool
     """Report the difference, change nothing."""

@@ -21,7 +21,7 @@ from modelcatalog_server.commands.terminal import sanitize
 #: Rows of a table and lines of warnings that a person still reads; --json has all.
 MAX_ROWS = 20
 
-_GATE_DETAILS = ("gate", "examples")
+_GATE_DETAILS = ("gate", "gates", "examples")
 _WIDE = 1000  # columns of what is no terminal: nothing is broken or cut there
 
 _NEXT_STEPS = {
@@ -228,10 +228,8 @@ def _advise_on_gate(refresh: Refresh, error: GateRefusedError, command_for: Call
     yield f"gate {sanitize(gate)}: {sanitize(', '.join(figures)) or 'no figures'}"
     if examples := error.metadata.get("examples"):
         yield f"for example: {sanitize(examples.replace(',', ', '))}"
-    if refresh.override_gate and refresh.override_gate != gate:
-        yield f"a run accepts the refusal of one gate, and this one accepted {sanitize(refresh.override_gate)} already"
-        if provider_id := error.metadata.get("provider_id"):
-            alone = Refresh(type=refresh.type, provider_id=provider_id)
-            yield f"its loss can be accepted first, by itself: {command_for(alone, '--override-gate', gate)}"
-    elif gate:
-        yield f"the catalog is as it was. If upstream is right: {command_for(refresh, '--override-gate', gate)}"
+    # All that refuse it, and those whose refusal this run accepted already.
+    gates = [name for name in (refresh.override_gate, error.metadata.get("gates", gate)) if name]
+    if gates:
+        again = command_for(refresh, "--override-gate", ",".join(gates))
+        yield f"the catalog is as it was. If upstream is right: {again}"

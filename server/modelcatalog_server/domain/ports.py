@@ -381,6 +381,10 @@ class RefreshStore(Protocol):
         """Return the newest run that is over."""
         ...
 
+    async def get_last_applied(self) -> Refresh | None:
+        """Return the newest run that applied a whole document: the one that "not modified" is about."""
+        ...
+
     async def list_refreshes(
         self, matching: Expression | None = None, *, before: tuple[datetime, UUID] | None, limit: int
     ) -> list[Refresh]:

@@ -72,10 +72,6 @@ class Refusal:
     message: str
     metadata: Mapping[str, str]
 
-    def as_error(self) -> GateRefusedError:
-        """Return the error that ends the run."""
-        return GateRefusedError(self.gate, self.message, self.metadata)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
@@ -83,6 +79,19 @@ class Verdict:
 
     refusals: tuple[Refusal, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+def split_gates(text: str | None) -> tuple[str, ...]:
+    """Return the names in an ``override_gate``, which has commas between them."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
+
+
+def to_error(refusals: Sequence[Refusal]) -> GateRefusedError:
+    """Return the error that ends a run: what each gate says, and the figures of the first."""
+    first = refusals[0]
+    gates = ",".join(refusal.gate for refusal in refusals)
+    message = "; also ".join(refusal.message for refusal in refusals)
+    return GateRefusedError(first.gate, message, {**first.metadata, "gates": gates})
 
 
 def judge(

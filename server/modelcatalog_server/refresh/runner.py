@@ -41,7 +41,7 @@ from modelcatalog_server.domain.refresh import (
     State,
 )
 from modelcatalog_server.domain.tasks import undisturbed
-from modelcatalog_server.refresh.gates import GateLimits, judge
+from modelcatalog_server.refresh.gates import GateLimits, judge, split_gates, to_error
 from modelcatalog_server.refresh.policy import RetryPolicy
 from modelcatalog_server.refresh.prices import changed_model_ids
 from modelcatalog_server.refresh.progress import throttled
@@ -132,6 +132,7 @@ class _Run:
         async with self.runner.new_comparison() as comparison:
             payload = await self._fetch()
             if payload is None:
+                await self._warn_of_set_aside()
                 ended = replace(self.refresh, state=State.SUCCEEDED, phase=Phase.PUBLISH)
                 message = "upstream says nothing changed"
                 self.refresh = await self.runner.store.finish_not_modified(ended, message=message)
@@ -139,6 +140,12 @@ class _Run:
             with uncollected():
                 difference = await self._compare(comparison, payload)
                 self.refresh = await self._finish(payload, difference)
+
+    async def _warn_of_set_aside(self) -> None:
+        """Say so if the document that was not modified has records that could not be read: they are still stale."""
+        applied = await self.runner.store.get_last_applied()
+        if applied is not None and applied.state is State.PARTIALLY_SUCCEEDED:
+            self._warn(f"records are still set aside: the report of refresh {applied.id} has them with their reasons")
 
     async def _enter(self, phase: Phase, message: str) -> None:
         self.refresh = await self.runner.store.record(
@@ -255,7 +262,7 @@ class _Run:
     async def _judge(
         self, difference: Difference, known: KnownState, prices: Mapping[str, Prices], state: CatalogState
     ) -> None:
-        """Raise the first gate's refusal that nobody accepted."""
+        """Raise what the gates say whose refusal nobody accepted."""
         request = self.refresh.request
         verdict = judge(
             difference,
@@ -268,10 +275,13 @@ class _Run:
         )
         for line in verdict.warnings:
             self._warn(line)
+        accepted = split_gates(request.override_gate)
         for refusal in verdict.refusals:
-            if refusal.gate != request.override_gate:
-                raise refusal.as_error()
-            self._warn(f"accepted in spite of the gate {refusal.message}")
+            if refusal.gate in accepted:
+                self._warn(f"accepted in spite of the gate {refusal.message}")
+        refused = [refusal for refusal in verdict.refusals if refusal.gate not in accepted]
+        if refused:
+            raise to_error(refused)
 
     async def _finish(self, payload: Payload, difference: Difference) -> Refresh:
         message = _describe(difference)

@@ -19,7 +19,7 @@ from modelcatalog_server.catalog.reader import CatalogReader
 from modelcatalog_server.domain.errors import InvalidQueryError, SlowConsumerError
 from modelcatalog_server.domain.refresh import Refresh, RefreshReport, RefreshRequest, Trigger
 from modelcatalog_server.refresh.feed import RefreshFeed
-from modelcatalog_server.refresh.gates import Gate
+from modelcatalog_server.refresh.gates import Gate, split_gates
 from modelcatalog_server.refresh.service import RefreshService
 from modelcatalog_server.rpc.audit import ANONYMOUS
 from modelcatalog_server.rpc.context import Context
@@ -65,8 +65,9 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
         """Start a run in the background, or join the one under way."""
         if request.type not in refresh_pb2.Refresh.Type.values():
             raise InvalidQueryError("type", f"{request.type} is no type of refresh")
-        if request.override_gate and request.override_gate not in set(Gate):
-            raise InvalidQueryError("override_gate", f"is none of the gates: {', '.join(Gate)}")
+        gates = split_gates(request.override_gate)
+        if not set(Gate).issuperset(gates):
+            raise InvalidQueryError("override_gate", f"names none of the gates: {', '.join(Gate)}")
         if request.provider_id:
             check_provider_id("provider_id", request.provider_id)
             await self._reader.get_provider(request.provider_id)
@@ -79,7 +80,7 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
                 request_id=_to_uuid("request_id", request.request_id) if request.request_id else None,
                 force=request.force,
                 validate_only=request.validate_only,
-                override_gate=request.override_gate or None,
+                override_gate=",".join(gates) or None,
             )
         )
         return pb.StartRefreshResponse(

@@ -102,6 +102,10 @@ class PostgresHistory:
         """Return the newest run that is over."""
         return await self._get_one(_REFRESHES["get_last_finished_refresh"], only_success=only_success)
 
+    async def get_last_applied(self) -> Refresh | None:
+        """Return the newest run that applied a whole document."""
+        return await self._get_one(_REFRESHES["get_last_applied_refresh"])
+
     async def list_refreshes(
         self, matching: Expression | None = None, *, before: tuple[datetime, UUID] | None, limit: int
     ) -> list[Refresh]:

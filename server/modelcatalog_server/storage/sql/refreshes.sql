@@ -254,6 +254,18 @@ WHERE
 ORDER BY h.started_at DESC, h.id DESC
 LIMIT 1;
 
+-- name: get_last_applied_refresh
+-- The newest run that applied a whole document of upstream's.
+SELECT to_jsonb(h) AS refresh
+FROM models_refresh_history AS h
+WHERE
+    h.status IN ('SUCCEEDED', 'PARTIALLY_SUCCEEDED')
+    AND h.provider_id IS NULL
+    AND NOT h.validate_only
+    AND NOT h.not_modified
+ORDER BY h.started_at DESC, h.id DESC
+LIMIT 1;
+
 -- name: save_report
 -- What a run found. Of a run that compares again, the last word.
 INSERT INTO refresh_reports (refresh_id, report)

@@ -17,6 +17,7 @@ TABLES = {
     "provider_versions": ("id", "modelsdev_provider_id"),
     "models_metadata": ("model_id", "provider_id"),
     "model_versions": ("model_id", "provider_id"),
+    "search_documents": ("model_id", "provider_id"),
 }
 #: What takes most of the space, and no plan looks at.
 _TRIMMED = {"raw_metadata": sql.SQL("'{}'::jsonb"), "message": sql.SQL("''::bytea")}

@@ -27,6 +27,7 @@ from modelcatalog_server.catalog.paging import PageTokens
 from modelcatalog_server.catalog.policy import PolicyService
 from modelcatalog_server.catalog.reader import CatalogReader
 from modelcatalog_server.catalog.references import References
+from modelcatalog_server.catalog.search import ModelSearch
 from modelcatalog_server.catalog.snapshots import Snapshots
 from modelcatalog_server.domain.errors import StartupError
 from modelcatalog_server.domain.ports import Progress, Upstream
@@ -54,6 +55,7 @@ from modelcatalog_server.storage.migrations import Migration, check_schema, migr
 from modelcatalog_server.storage.policy_store import PostgresPolicy
 from modelcatalog_server.storage.pools import Pools, connect
 from modelcatalog_server.storage.refresh_store import PostgresRefreshes
+from modelcatalog_server.storage.search_store import PostgresSearchDocuments
 from modelcatalog_server.tokens import TokenSealer
 
 if TYPE_CHECKING:
@@ -136,7 +138,8 @@ async def _compose(
     upstream = await stack.enter_async_context(_UpstreamOnDemand(settings))
     snapshots = Snapshots(catalog, changed)
     references = References(await stack.enter_async_context(ReferenceIndexes(snapshots, changed)))
-    reader = CatalogReader(catalog, snapshots, references, PageTokens(TokenSealer(token_key, "page")))
+    page_tokens = PageTokens(TokenSealer(token_key, "page"))
+    reader = CatalogReader(catalog, snapshots, references, page_tokens)
     schedule = settings.make_schedule(token_key)
     refreshes = await stack.enter_async_context(
         RefreshService(
@@ -156,7 +159,8 @@ async def _compose(
             policy=settings.refresh_policy,
         )
     )
-    await stack.enter_async_context(Retention(store, audit_log, settings.retention_policy, _now))
+    documents = PostgresSearchDocuments(pools)
+    await stack.enter_async_context(Retention(store, audit_log, documents, settings.retention_policy, _now))
     scheduler = RefreshScheduler(
         refreshes, store, schedule, now=_now, pause_after_run=timedelta(seconds=settings.refresh_fallback_seconds)
     )
@@ -165,7 +169,7 @@ async def _compose(
     policy = PolicyService(PostgresPolicy(pools), reader)
     server = RpcServer(
         settings.listen,
-        catalog=CatalogServicer(reader, refreshes),
+        catalog=CatalogServicer(reader, ModelSearch(snapshots, page_tokens), refreshes),
         refresh=RefreshServicer(refreshes, feed, reader, TokenSealer(token_key, "refreshes"), _now, store.get_report),
         admin=AdminServicer(policy, audit_log, reader, TokenSealer(token_key, "audit")),
         with_reflection=settings.reflection,

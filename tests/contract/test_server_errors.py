@@ -332,7 +332,6 @@ async def test_the_largest_error_fits_into_the_trailers(
 # --- a real server -------------------------------------------------------------------------------------------------
 
 NOT_THERE_YET = {
-    "SearchModels",
     "CompareModels",
     "ListModelOffers",
     "ListModelFacets",
@@ -409,7 +408,7 @@ async def serving(url: str, settings: PoolSettings) -> AsyncIterator[AsyncModelC
         reader = CatalogReader(catalog, snapshots, references, PageTokens(TokenSealer(bytes(32), "page")))
         server = RpcServer(
             "127.0.0.1:0",
-            catalog=CatalogServicer(reader, None),  # type: ignore[arg-type]  # reads do not ask it
+            catalog=CatalogServicer(reader, None, None),  # type: ignore[arg-type]  # reads do not ask it
             refresh=Misbehaving(),
             admin=NOBODY,
             with_reflection=False,

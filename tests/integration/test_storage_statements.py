@@ -13,7 +13,11 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
+from cloned_catalog import clone_providers
 from conftest import Services
+from modelcatalog_server.catalog.fields import MODEL_FIELDS
+from modelcatalog_server.catalog.filtering import parse_filter
+from modelcatalog_server.catalog.search_words import read_query
 from modelcatalog_server.domain.query import EVERYTHING
 from modelcatalog_server.storage import queries
 from modelcatalog_server.storage.composition import (
@@ -22,13 +26,20 @@ from modelcatalog_server.storage.composition import (
     PROVIDER_COLUMNS,
     REFRESH_COLUMNS,
     compose,
+    compose_search,
 )
+from modelcatalog_server.storage.search_rows import compile_text
 
 NOW = datetime.now(UTC)
+
+#: What the code makes of a query.
+SEARCHED = dict(compile_text(read_query("claude sonnet 4.5")))
 
 #: A value of the type that the code passes, for every parameter that any statement has.
 PARAMETERS: dict[str, Any] = {
     "after_id": "openai/gpt-5",
+    "after_score": "17520250807",
+    "anyway": False,
     "arguments": Jsonb({}),
     "at": NOW,
     "at_id": 1,
@@ -48,10 +59,12 @@ PARAMETERS: dict[str, Any] = {
     "error_message": "text",
     "error_metadata": Jsonb({}),
     "error_reason": "INTERNAL",
+    "everything": True,
     "fallback_of": UUID(int=1),
     "force": False,
     "id": UUID(int=1),
     "ids": ["openai/gpt-5"],
+    **SEARCHED,
     "is_over": True,
     "joined": False,
     "kind": "STATE",
@@ -101,12 +114,17 @@ PARAMETERS: dict[str, Any] = {
     "validate_only": False,
     "warnings": ["text"],
     "with_raw": True,
+    "c_0": "CHAT",
 }
 
 #: Where a parameter of this name is of another type.
-OVERRIDES: dict[str, dict[str, Any]] = {"list_events": {"after_id": 1}, "list_audit_events": {"before_id": 1}}
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "list_events": {"after_id": 1},
+    "list_audit_events": {"before_id": 1},
+    "find_near_words": {"words": ["sonet"]},
+}
 
-AGGREGATES = ("state", "models", "providers", "refreshes", "apply", "policy", "audit", "listings")
+AGGREGATES = ("state", "models", "providers", "refreshes", "apply", "policy", "audit", "listings", "search")
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
 #: What the listings are about.
@@ -121,6 +139,12 @@ LISTED = {
 def statements_of(aggregate: str) -> dict[str, str]:
     """Return the statements of a file; what is composed into listings is in a test of its own."""
     statements: dict[str, Any] = queries.load(aggregate)
+    if aggregate == "search":
+        for is_past in (False, True):
+            composition = compose_search(parse_filter("type = chat", MODEL_FIELDS), is_past=is_past)
+            filled = composition.fill(statements["search_models"]).as_string()
+            statements[f"search_models, past: {is_past}"] = filled
+        del statements["search_models"]
     if aggregate == "listings":
         for name, text in statements.items():
             (columns,) = [columns for noun, columns in LISTED.items() if noun in name]
@@ -183,7 +207,7 @@ HOT: dict[str, tuple[dict[str, Any], str]] = {
     "get_models": ({"model_ids": ["openai/gpt-5"], "with_raw": False}, "models_metadata_pkey"),
     "list_models": (LISTING, "models_metadata_pkey"),
     "list_models_of_provider": ({**LISTING, "provider_id": "openai"}, "models_metadata_provider"),
-    "find_near_model_ids": ({"model_id": "openai/gpt-55"}, "models_metadata_near_id"),
+    "find_near_model_ids": ({"model_id": "openai/gpt-55"}, "search_documents_near_id"),
 }
 
 
@@ -195,8 +219,9 @@ async def test_a_hot_statement_finds_its_models_through_its_index(
     """Both kinds of plan: PostgreSQL chooses by itself once a connection has prepared the statement."""
     parameters, index = HOT[name]
     plan = await explain(settled, queries.load("models")[name], parameters, mode)
-    scans = [node for node in nodes_of(plan) if node.get("Relation Name") == "models_metadata"]
-    used = {node["Index Name"] for node in nodes_of(plan) if node.get("Index Name", "").startswith("models_metadata")}
+    table = "search_documents" if index.startswith("search_documents") else "models_metadata"
+    scans = [node for node in nodes_of(plan) if node.get("Relation Name") == table]
+    used = {node["Index Name"] for node in nodes_of(plan) if node.get("Index Name", "").startswith(table)}
     assert used == {index}
     assert "Seq Scan" not in {node["Node Type"] for node in scans}
     assert all(node["Actual Rows"] * node["Actual Loops"] <= 60 for node in scans), "reads far more than it gives"
@@ -209,6 +234,45 @@ async def test_a_page_in_the_middle_reads_no_more_than_the_first(
     plan = await explain(settled, queries.load("models")["list_models"], parameters, "force_generic_plan")
     (scan,) = [node for node in nodes_of(plan) if node.get("Relation Name") == "models_metadata"]
     assert scan["Actual Rows"] == 51
+
+
+@pytest.fixture(scope="module", params=[1, 100])
+def sizes(templates: Services, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The full catalog, and a hundred times that, without the one index that takes long to make and no search uses."""
+    url = templates.clone("mc_loaded")
+    if request.param > 1:
+        tables = ("llm_providers", "provider_versions", "models_metadata", "search_documents")
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("DROP INDEX search_documents_near_id")
+            assert clone_providers(connection, request.param, tables=tables, trimmed=True) == 5276 * request.param
+    yield url
+    templates.drop(url)
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("filter_text", ["", "pricing.input <= 3"])
+@pytest.mark.parametrize("query", ["claude sonnet 4.5", "groq llama 70b", "gpt-4o-2024-11-20", "zymurgy"])
+async def test_a_search_finds_its_models_through_its_indexes(
+    sizes: str, query: str, filter_text: str, mode: str
+) -> None:
+    composition = compose_search(parse_filter(filter_text, MODEL_FIELDS), is_past=False)
+    parameters = {
+        **composition.parameters,
+        **compile_text(read_query(query)),
+        "revision": 1,
+        "after_id": "",
+        "after_score": None,
+        "limit": 21,
+        "offset": 0,
+        "with_raw": False,
+    }
+    async with await psycopg.AsyncConnection.connect(sizes) as connection:
+        statement = composition.fill(queries.load("search")["search_models"]).as_string()
+        plan = await explain(connection, statement, parameters, mode)
+    used = {node["Index Name"] for node in nodes_of(plan) if "Index Name" in node}
+    scanned = {node["Relation Name"] for node in nodes_of(plan) if node["Node Type"] == "Seq Scan"}
+    assert "search_documents_words" in used
+    assert not scanned & {"search_documents", "models_metadata"}
 
 
 async def explain(

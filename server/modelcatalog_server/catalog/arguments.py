@@ -14,6 +14,7 @@ MAX_MODEL_ID_BYTES = 512
 MAX_PREFERRED_PROVIDERS = 20
 #: Longest provider id in UTF-8; upstream's rule is 24.
 MAX_PROVIDER_ID_BYTES = 128
+_MAX_PAGE = 1_000_000
 
 
 def check_model_id(field: str, model_id: str) -> None:
@@ -41,6 +42,14 @@ def to_page_size(asked: int) -> int:
     if asked < 0:
         raise InvalidQueryError("page_size", f"must not be negative, got {asked}")
     return min(asked or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+
+def check_page(page: int, page_token: str) -> None:
+    """Refuse a page by number that there cannot be, or beside a token."""
+    if page < 0 or page > _MAX_PAGE:
+        raise InvalidQueryError("page", f"must be 1 to {_MAX_PAGE}, got {page}")
+    if page and page_token:
+        raise InvalidQueryError("page", "cannot be combined with page_token")
 
 
 def _check_id(error: type[InvalidModelIdError | InvalidQueryError], field: str, value: str, max_bytes: int) -> None:

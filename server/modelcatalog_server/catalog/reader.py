@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from modelcatalog_server.catalog.arguments import (
     check_model_id,
+    check_page,
     check_preferred_providers,
     check_provider_id,
     to_page_size,
@@ -18,7 +19,6 @@ from modelcatalog_server.catalog.paging import Page, PageTokens, scope_of
 from modelcatalog_server.catalog.references import FoundModel, References, ResolvedModel
 from modelcatalog_server.catalog.snapshots import ANY_REVISION, AtLeast, Read, Snapshots
 from modelcatalog_server.domain.errors import (
-    InvalidQueryError,
     ProviderNotFoundError,
     TooManyIdsError,
 )
@@ -28,7 +28,6 @@ from modelcatalog_server.domain.query import FieldCatalogue, Selection
 from modelcatalog_server.domain.resolution import Resolution
 
 MAX_BATCH = 100
-_MAX_PAGE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,10 +134,7 @@ class CatalogReader:
             InvalidPageTokenError, PageTokenExpiredError: the token is not good.
         """
         size = to_page_size(query.page_size)
-        if query.page < 0 or query.page > _MAX_PAGE:
-            raise InvalidQueryError("page", f"must be 1 to {_MAX_PAGE}, got {query.page}")
-        if query.page and query.page_token:
-            raise InvalidQueryError("page", "cannot be combined with page_token")
+        check_page(query.page, query.page_token)
         if query.provider_id is not None:
             check_provider_id("provider_id", query.provider_id)
         selection = _select(query, MODEL_FIELDS)

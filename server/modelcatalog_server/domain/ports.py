@@ -27,6 +27,7 @@ from modelcatalog_server.domain.refresh import (
     RefreshReport,
     RefreshRequest,
 )
+from modelcatalog_server.domain.search import Findings, SearchText
 
 #: Called with units done and, where known, units in all.
 Progress = Callable[[int, int | None], None]
@@ -136,6 +137,31 @@ class CatalogSnapshot(Protocol):
         """Return how many models a listing has in all, now."""
         ...
 
+    async def search_models(
+        self,
+        text: SearchText,
+        matching: Expression | None,
+        *,
+        revision: int,
+        after: Boundary,
+        offset: int,
+        limit: int,
+        with_raw: bool,
+    ) -> Findings:
+        """Return models whose words fit and that match, best first, behind ``after``, as they were at ``revision``."""
+        ...
+
+    async def get_superseded_for(self, revision: int) -> timedelta | None:
+        """Return how long ago another revision took the place of this one, ``None`` for the newest."""
+        ...
+
+    async def find_near_words(self, words: Sequence[str], *, anyway: bool) -> Mapping[str, Sequence[str]]:
+        """Return for words that begin no word of the catalog those that are spelt most nearly so.
+
+        ``anyway``: for all of them, those that do begin one too.
+        """
+        ...
+
     async def find_near_model_ids(self, model_id: str) -> list[str]:
         """Return up to ten listed ids that look like this one, nearest first."""
         ...
@@ -191,6 +217,14 @@ class CatalogStore(Protocol):
 
     async def get_schema_version(self) -> int:
         """Return the number of the newest migration in the database."""
+        ...
+
+
+class SearchDocuments(Protocol):
+    """What is searched, beyond the revision of now."""
+
+    async def prune(self, *, before: datetime) -> int:
+        """Delete what no revision since then has, a bounded number at a time; return how many."""
         ...
 
 

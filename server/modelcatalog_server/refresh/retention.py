@@ -1,4 +1,7 @@
-"""Deletes what is older than its retention: events, runs that changed nothing, audit entries. Never the catalog's."""
+"""Deletes what is older than its retention, never the catalog's.
+
+Events, runs that changed nothing, audit entries, and what is searched through no page token any more.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,31 @@ from typing import Self
 
 import structlog
 
-from modelcatalog_server.domain.ports import AuditLog, RefreshStore
+from modelcatalog_server.domain.ports import AuditLog, RefreshStore, SearchDocuments
 from modelcatalog_server.domain.tasks import end_tasks
 from modelcatalog_server.refresh.policy import RetentionPolicy
+from modelcatalog_server.tokens import MAX_AGE_S
 
 _log = structlog.get_logger(__name__)
 
 _INTERVAL = timedelta(hours=1)
+# As long as a page token is good, and some more for clocks that differ.
+_SEARCHED = timedelta(seconds=MAX_AGE_S) + timedelta(hours=1)
 
 
 class Retention:
     """Deletes once an hour, at once first. An async context manager; several processes may do it at once."""
 
     def __init__(
-        self, refreshes: RefreshStore, audit: AuditLog, policy: RetentionPolicy, now: Callable[[], datetime]
+        self,
+        refreshes: RefreshStore,
+        audit: AuditLog,
+        documents: SearchDocuments,
+        policy: RetentionPolicy,
+        now: Callable[[], datetime],
     ) -> None:
         self._refreshes = refreshes
+        self._documents = documents
         self._audit = audit
         self._policy = policy
         self._now = now
@@ -44,6 +56,7 @@ class Retention:
         refreshes = await self._refreshes.prune(
             events_before=now - policy.events, refreshes_before=now - policy.refreshes
         )
+        await self._documents.prune(before=now - _SEARCHED)
         return refreshes, await self._audit.prune(before=now - policy.audit)
 
     async def _run(self) -> None:

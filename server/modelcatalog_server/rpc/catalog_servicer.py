@@ -9,6 +9,7 @@ from modelcatalog.v1 import model_catalog_service_pb2 as pb
 from modelcatalog.v1 import model_catalog_service_pb2_grpc as pb_grpc
 from modelcatalog_server.catalog.etags import model_etag, page_etag
 from modelcatalog_server.catalog.reader import CatalogReader, ModelQuery, ProviderQuery
+from modelcatalog_server.catalog.search import ModelSearch, SearchQuery
 from modelcatalog_server.domain.errors import NotImplementedYetError
 from modelcatalog_server.domain.ports import CatalogState
 from modelcatalog_server.refresh.service import RefreshService
@@ -28,8 +29,9 @@ from modelcatalog_server.rpc.refresh_messages import to_duration
 class CatalogServicer(pb_grpc.ModelCatalogServicer):
     """Reads of the catalog."""
 
-    def __init__(self, reader: CatalogReader, refreshes: RefreshService) -> None:
+    def __init__(self, reader: CatalogReader, search: ModelSearch, refreshes: RefreshService) -> None:
         self._reader = reader
+        self._search = search
         self._refreshes = refreshes
         self._version = version("modelcatalog")
 
@@ -143,8 +145,30 @@ class CatalogServicer(pb_grpc.ModelCatalogServicer):
         return response
 
     async def SearchModels(self, request: pb.SearchModelsRequest, context: Context) -> pb.SearchModelsResponse:
-        """Not there yet."""
-        raise _not_yet("SearchModels")
+        """Models that fit a text, page by page."""
+        shape = ModelShape(request.view, request.read_mask)
+        query = SearchQuery(
+            query=request.query,
+            filter=request.filter,
+            page_size=request.page_size,
+            page_token=request.page_token,
+            page=request.page,
+            with_raw=shape.with_raw,
+        )
+        read = await self._search.search(query, at_least=at_least(context))
+        announce(context, read.state)
+        page = read.value
+        return pb.SearchModelsResponse(
+            results=[
+                pb.SearchResult(
+                    model=shape.to_model(result.model), score=result.score, matched_fields=result.matched_fields
+                )
+                for result in page.items
+            ],
+            next_page_token=page.next_token,
+            total_size=page.total,
+            catalog_revision=page.revision,
+        )
 
     async def CompareModels(self, request: pb.CompareModelsRequest, context: Context) -> pb.CompareModelsResponse:
         """Not there yet."""

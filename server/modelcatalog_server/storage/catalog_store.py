@@ -5,26 +5,31 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from psycopg.rows import DictRow
 
 from modelcatalog_server.domain.models import Benchmark, BenchmarkRecord, Model, Provider, ProviderRecord
 from modelcatalog_server.domain.ports import CatalogCounts, CatalogState
-from modelcatalog_server.domain.query import Boundary, Listed, Selection
+from modelcatalog_server.domain.query import Boundary, Expression, Listed, Selection
+from modelcatalog_server.domain.search import Findings, SearchText
 from modelcatalog_server.storage import queries
 from modelcatalog_server.storage.composition import (
     MODEL_COLUMNS,
     PROVIDER_COLUMNS,
     Statement,
     compose,
+    compose_search,
 )
 from modelcatalog_server.storage.pools import Connection, Pools
+from modelcatalog_server.storage.search_rows import compile_text, read_findings, read_near_words
 
 _STATE = queries.load("state")
 _MODELS = queries.load("models")
 _PROVIDERS = queries.load("providers")
 _LISTINGS = queries.load("listings")
+_SEARCH = queries.load("search")
 
 T = TypeVar("T")
 
@@ -107,6 +112,42 @@ class PostgresSnapshot:
             statement = composition.fill(_LISTINGS["count_selected_models"])
             row = await _fetch_one(self.connection, statement, **composition.parameters, show_removed=show_removed)
         return int(row["total"])
+
+    async def search_models(
+        self,
+        text: SearchText,
+        matching: Expression | None,
+        *,
+        revision: int,
+        after: Boundary,
+        offset: int,
+        limit: int,
+        with_raw: bool,
+    ) -> Findings:
+        """Return one page of the models whose words fit, and how many there are."""
+        composition = compose_search(matching, is_past=revision != self.state.revision)
+        rows = await self._fetch_all(
+            composition.fill(_SEARCH["search_models"]),
+            **composition.parameters,
+            **compile_text(text),
+            revision=revision,
+            after_id=after.id,
+            after_score=after.keys[0] if after.keys else None,
+            offset=offset,
+            limit=limit,
+            with_raw=with_raw,
+        )
+        return read_findings(rows)
+
+    async def get_superseded_for(self, revision: int) -> timedelta | None:
+        """Return how long ago the next revision was committed."""
+        rows = await self._fetch_all(_SEARCH["get_superseded_for"], revision=revision)
+        return rows[0]["superseded_for"] if rows else None
+
+    async def find_near_words(self, words: Sequence[str], *, anyway: bool) -> Mapping[str, Sequence[str]]:
+        """Return the nearest words, of several those that are nearly as near as the nearest."""
+        rows = await self._fetch_all(_SEARCH["find_near_words"], words=list(words), anyway=anyway)
+        return read_near_words(rows)
 
     async def find_near_model_ids(self, model_id: str) -> list[str]:
         """Return up to ten listed ids, nearest first."""

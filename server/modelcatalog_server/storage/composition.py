@@ -166,6 +166,24 @@ _CASTS: Mapping[FieldType, LiteralString] = {
 }
 
 
+_CURRENT_MODELS: LiteralString = """
+INNER JOIN models_metadata AS m ON m.model_id = {id}
+INNER JOIN llm_providers AS p ON p.id = m.provider_id
+"""
+_PAST_MODELS: LiteralString = """
+INNER JOIN model_versions AS m
+    ON
+        m.model_id = {id}
+        AND m.revision <= %(revision)s
+        AND (m.valid_to_revision IS NULL OR m.valid_to_revision > %(revision)s)
+INNER JOIN provider_versions AS p
+    ON
+        p.id = m.provider_id
+        AND p.revision <= %(revision)s
+        AND (p.valid_to_revision IS NULL OR p.valid_to_revision > %(revision)s)
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Composition:
     """Parts of a statement, for its braces, and the parameters in them."""
@@ -207,6 +225,23 @@ def compose(
         "sort_keys": _compile_sort_keys(selection.order, columns),
     }
     return Composition(parts, parameters)
+
+
+def compose_search(matching: Expression | None, *, is_past: bool) -> Composition:
+    """Return the parts of ``search_models``: the models of now or those of a past revision, which must match."""
+    condition, parameters = compile_filter(matching, MODEL_COLUMNS)
+    parts = {
+        "conditions": condition,
+        "filtered_models": _join_models("d", is_past=is_past) if matching else sql.SQL(""),
+        "page_models": _join_models("page", is_past=is_past),
+    }
+    return Composition(parts, parameters)
+
+
+def _join_models(alias: LiteralString, *, is_past: bool) -> sql.Composable:
+    """Return joins of the models of a table's ids as m, and of their providers as p."""
+    joins = _PAST_MODELS if is_past else _CURRENT_MODELS
+    return sql.SQL(joins).format(id=_column(alias, "model_id"))
 
 
 def compile_order(order: Sequence[SortKey], columns: Columns) -> sql.Composable:

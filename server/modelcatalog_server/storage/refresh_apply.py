@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 
 from modelcatalog_server.domain.models import Prices, RecordKind
 from modelcatalog_server.domain.ports import CatalogState, Progress
-from modelcatalog_server.domain.refresh import Difference, EventKind, KnownState, Payload, Refresh
+from modelcatalog_server.domain.refresh import Difference, EventKind, KnownState, Payload, Refresh, RefreshType
 from modelcatalog_server.storage import queries, staging
 from modelcatalog_server.storage.catalog_store import read_state
 from modelcatalog_server.storage.fetching import fetch_all, fetch_one
@@ -18,6 +18,7 @@ from modelcatalog_server.storage.refresh_events import record_event
 
 _APPLY = queries.load("apply")
 _MODELS = queries.load("models")
+_SEARCH = queries.load("search")
 
 
 class PostgresApply:
@@ -88,6 +89,9 @@ class PostgresApply:
             await _merge(connection, difference, parameters)
             if not difference.is_empty:
                 await _write_versions(connection, difference, parameters)
+                await _write_search(
+                    connection, difference, revision, everything=refresh.request.type is RefreshType.FULL
+                )
                 await connection.execute(_APPLY["append_revision"], {**parameters, "refresh_id": refresh.id})
             if before.revision == 0:
                 await connection.execute(_APPLY["analyze_catalog"])
@@ -163,6 +167,14 @@ async def _write_versions(connection: Connection, difference: Difference, parame
     for table in ("provider_versions", "model_versions", "canonical_model_versions"):
         await connection.execute(_APPLY[f"close_{table}"], touched)
         await connection.execute(_APPLY[f"append_{table}"], touched)
+
+
+async def _write_search(connection: Connection, difference: Difference, revision: int, *, everything: bool) -> None:
+    """Bring what is searched to what the catalog says, where it differs."""
+    model_ids = [*difference.touched_models, *difference.removed_models]
+    parameters = {"revision": revision, "everything": everything, "model_ids": model_ids}
+    for name in ("close_search_documents", "append_search_documents", "append_search_vocabulary"):
+        await connection.execute(_SEARCH[name], parameters)
 
 
 async def _bump_revision(connection: Connection, at: datetime) -> int:

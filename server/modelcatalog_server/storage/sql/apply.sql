@@ -109,6 +109,7 @@ FROM revision;
 ANALYZE
     models_metadata (model_id, provider_id, canonical_id, revision, removed_at),
     model_versions (model_id, provider_id, revision, valid_to_revision, removed_at),
+    search_documents,
     llm_providers,
     provider_versions,
     canonical_models,

@@ -119,13 +119,13 @@ WHERE p.id = %(provider_id)s OR %(provider_id)s::text IS NULL;
 
 -- name: find_near_model_ids
 -- Up to ten listed ids that look like one that does not exist, nearest first.
-SELECT m.model_id
-FROM models_metadata AS m
-INNER JOIN llm_providers AS p ON p.id = m.provider_id
+SELECT d.model_id
+FROM search_documents AS d
+INNER JOIN llm_providers AS p ON p.id = d.provider_id
 WHERE
-    m.removed_at IS NULL
+    d.valid_to_revision IS NULL
     AND p.enabled
-ORDER BY lower(m.model_id) <-> lower(%(model_id)s), m.model_id
+ORDER BY lower(d.model_id) <-> lower(%(model_id)s), d.model_id
 LIMIT 10;
 
 -- name: list_links

@@ -159,6 +159,8 @@ def test_durations_have_two_units_at_most(seconds: float, said: str) -> None:
         ("capabilities.vision", "false", "no"),
         ("family", "gpt", "gpt"),
         ("tags", "free, vision", "free, vision"),
+        ("type", "CHAT", "chat"),
+        ("pricing.tiers", "", "none"),
         ("something.new", "7", "7"),
     ],
 )

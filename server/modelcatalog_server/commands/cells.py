@@ -93,6 +93,8 @@ def format_value(field: FieldDescriptor, value: Any) -> str:
 
 def format_text(path: str, text: str) -> str:
     """Return a value of a model that a response holds as text, such as a comparison's, as ``text_of`` would."""
+    if not text:
+        return "none"  # what is unknown is unset
     field = find_field(Model, path)
     if field is None or field.is_repeated:
         return text
@@ -100,6 +102,8 @@ def format_text(path: str, text: str) -> str:
         return {"true": "yes", "false": "no"}.get(text, text)
     if field.cpp_type == FieldDescriptor.CPPTYPE_INT64 and text.isdigit():
         return format_value(field, int(text))
+    if field.enum_type is not None:
+        return text.lower()
     return money(text) if is_price(field) else text
 
 

@@ -170,6 +170,20 @@ def test_benchmarks_are_those_of_the_model_itself(server: Server) -> None:
     assert "no results are known of openai/text-embedding-3-small" in none.stderr
 
 
+def test_words_find_models_best_first(server: Server) -> None:
+    result = ask(server, "models", "search", "claud", "sonet", "4", "--limit", "3")
+    header, *found = rows(result.stdout)
+    assert (header[0], header[-1]) == ("model", "found in")
+    assert len(found) == 3
+    assert all(row[0].startswith("anthropic/claude-sonnet-4") for row in found)
+    assert " of " in result.stderr
+    arguments = ("models", "search", "gpt", "4o", "--limit", "2", "--fields", "id,pricing.input", "--json")
+    first, second = documents(answer(server, *arguments))
+    assert first["model"].keys() == {"id", "pricing"}
+    assert first["model"]["id"] == "openai/gpt-4o"
+    assert first["score"] >= second["score"]
+
+
 # --- providers, info ------------------------------------------------------------------------------------------
 
 

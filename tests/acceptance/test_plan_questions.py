@@ -79,6 +79,13 @@ def test_a_model_by_the_bare_id_that_people_write(server: Server, client: ModelC
     assert answer["resolution"]["reference"] == "claude-3-sonnet-20240229"
 
 
+def test_models_by_words(server: Server, client: ModelCatalogClient) -> None:
+    answer = ask(server, "SearchModels", query="claude sonnet", page_size=5)
+    by_client = next(client.search_models("claude sonnet", page_size=5).pages())
+    assert [each["model"]["id"] for each in answer["results"]] == [each.model.id for each in by_client.results]
+    assert all("sonnet" in each["model"]["id"] for each in answer["results"])
+
+
 def test_the_benchmarks_of_a_model(server: Server, client: ModelCatalogClient) -> None:
     answer = ask(server, "ListModelBenchmarks", model_id="gpt-5")
     assert is_same(answer, client.list_model_benchmarks("gpt-5"))

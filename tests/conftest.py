@@ -25,6 +25,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from cloned_catalog import clone_providers
 from modelcatalog_client import AsyncModelCatalogClient
 from modelcatalog_server import app
 from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, Trigger
@@ -115,6 +116,20 @@ def templates(services: Services) -> Services:
         asyncio.run(app.migrate_database(load_settings(database_url=services.url_of(name))))
     asyncio.run(_load(make_settings(services, services.url_of("mc_loaded"), upstream_url=folder_url(SNAPSHOT))))
     return services
+
+
+@pytest.fixture(scope="session")
+def hundredfold_database(templates: Services) -> Iterator[str]:
+    """The full catalog a hundred times over, for plans and not for answers: what it stores encoded is left out.
+
+    So is the one index that takes long to make and that nobody here asks by.
+    """
+    url = templates.clone("mc_loaded")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP INDEX search_documents_near_id")
+        assert clone_providers(connection, 100, trimmed=True) == 527_600
+    yield url
+    templates.drop(url)
 
 
 #: The recorded payloads, weeks apart, are replayed within seconds, and the small catalog has 87 models: the defaults

@@ -22,7 +22,10 @@ import structlog
 
 from modelcatalog_server.backends import Backends, start_backends
 from modelcatalog_server.cache.redis_cache import RedisCache
+from modelcatalog_server.catalog.comparison import ComparisonReader
+from modelcatalog_server.catalog.facets import FacetReader
 from modelcatalog_server.catalog.indexing import ReferenceIndexes
+from modelcatalog_server.catalog.offers import OfferReader
 from modelcatalog_server.catalog.paging import PageTokens
 from modelcatalog_server.catalog.policy import PolicyService
 from modelcatalog_server.catalog.reader import CatalogReader
@@ -169,7 +172,14 @@ async def _compose(
     policy = PolicyService(PostgresPolicy(pools), reader)
     server = RpcServer(
         settings.listen,
-        catalog=CatalogServicer(reader, ModelSearch(snapshots, page_tokens), refreshes),
+        catalog=CatalogServicer(
+            reader,
+            ModelSearch(snapshots, page_tokens),
+            OfferReader(snapshots, references, page_tokens),
+            ComparisonReader(snapshots, references),
+            FacetReader(snapshots),
+            refreshes,
+        ),
         refresh=RefreshServicer(refreshes, feed, reader, TokenSealer(token_key, "refreshes"), _now, store.get_report),
         admin=AdminServicer(policy, audit_log, reader, TokenSealer(token_key, "audit")),
         with_reflection=settings.reflection,

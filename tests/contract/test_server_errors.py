@@ -27,10 +27,14 @@ from modelcatalog.v1.refresh_service_pb2_grpc import RefreshServiceStub
 from modelcatalog_client import AsyncModelCatalogClient
 from modelcatalog_client import errors as client_errors
 from modelcatalog_server import app
+from modelcatalog_server.catalog.comparison import ComparisonReader
+from modelcatalog_server.catalog.facets import FacetReader
 from modelcatalog_server.catalog.indexing import ReferenceIndexes
+from modelcatalog_server.catalog.offers import OfferReader
 from modelcatalog_server.catalog.paging import PageTokens
 from modelcatalog_server.catalog.reader import CatalogReader
 from modelcatalog_server.catalog.references import References
+from modelcatalog_server.catalog.search import ModelSearch
 from modelcatalog_server.catalog.snapshots import Snapshots
 from modelcatalog_server.domain import errors
 from modelcatalog_server.domain.refresh import RefreshFailure
@@ -332,9 +336,6 @@ async def test_the_largest_error_fits_into_the_trailers(
 # --- a real server -------------------------------------------------------------------------------------------------
 
 NOT_THERE_YET = {
-    "CompareModels",
-    "ListModelOffers",
-    "ListModelFacets",
     "InvalidateCache",
     "GetCacheStats",
 }
@@ -405,10 +406,17 @@ async def serving(url: str, settings: PoolSettings) -> AsyncIterator[AsyncModelC
         catalog = PostgresCatalog(pools)
         snapshots = Snapshots(catalog, Signal())
         references = References(ReferenceIndexes(snapshots, Signal()))
-        reader = CatalogReader(catalog, snapshots, references, PageTokens(TokenSealer(bytes(32), "page")))
+        page_tokens = PageTokens(TokenSealer(bytes(32), "page"))
+        reads = (
+            CatalogReader(catalog, snapshots, references, page_tokens),
+            ModelSearch(snapshots, page_tokens),
+            OfferReader(snapshots, references, page_tokens),
+            ComparisonReader(snapshots, references),
+            FacetReader(snapshots),
+        )
         server = RpcServer(
             "127.0.0.1:0",
-            catalog=CatalogServicer(reader, None, None),  # type: ignore[arg-type]  # reads do not ask it
+            catalog=CatalogServicer(*reads, None),  # type: ignore[arg-type]  # reads do not ask it
             refresh=Misbehaving(),
             admin=NOBODY,
             with_reflection=False,

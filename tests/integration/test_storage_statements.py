@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from decimal import Decimal
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from cloned_catalog import clone_providers
 from conftest import Services
+from modelcatalog_server.catalog.facets import REQUEST
 from modelcatalog_server.catalog.fields import MODEL_FIELDS
 from modelcatalog_server.catalog.filtering import parse_filter
 from modelcatalog_server.catalog.search_words import read_query
-from modelcatalog_server.domain.query import EVERYTHING
+from modelcatalog_server.domain.offers import OFFER_FIELDS
+from modelcatalog_server.domain.query import EVERYTHING, FieldType, Presence
 from modelcatalog_server.storage import queries
 from modelcatalog_server.storage.composition import (
     AUDIT_EVENT_COLUMNS,
@@ -26,9 +26,13 @@ from modelcatalog_server.storage.composition import (
     PROVIDER_COLUMNS,
     REFRESH_COLUMNS,
     compose,
+    compose_measures,
+    compose_offers,
     compose_search,
+    compose_value_counts,
 )
 from modelcatalog_server.storage.search_rows import compile_text
+from plans import PLACEHOLDER, explain, nodes_of
 
 NOW = datetime.now(UTC)
 
@@ -40,6 +44,7 @@ PARAMETERS: dict[str, Any] = {
     "after_id": "openai/gpt-5",
     "after_score": "17520250807",
     "anyway": False,
+    "after_mix": Decimal("1.25"),
     "arguments": Jsonb({}),
     "at": NOW,
     "at_id": 1,
@@ -92,6 +97,7 @@ PARAMETERS: dict[str, Any] = {
     "principal": "anonymous",
     "provider_id": "openai",
     "provider_ids": ["openai"],
+    "ratio": Decimal(3),
     "refresh_id": UUID(int=1),
     "refresh_ids": [UUID(int=1)],
     "refresh_type": "FULL",
@@ -124,8 +130,19 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "find_near_words": {"words": ["sonet"]},
 }
 
-AGGREGATES = ("state", "models", "providers", "refreshes", "apply", "policy", "audit", "listings", "search")
-_PLACEHOLDER = re.compile(r"%\((\w+)\)s")
+AGGREGATES = (
+    "state",
+    "models",
+    "providers",
+    "refreshes",
+    "apply",
+    "policy",
+    "audit",
+    "listings",
+    "offers",
+    "facets",
+    "search",
+)
 
 #: What the listings are about.
 LISTED = {
@@ -138,18 +155,32 @@ LISTED = {
 
 def statements_of(aggregate: str) -> dict[str, str]:
     """Return the statements of a file; what is composed into listings is in a test of its own."""
-    statements: dict[str, Any] = queries.load(aggregate)
+    statements = {name: fill(aggregate, name, text) for name, text in queries.load(aggregate).items()}
     if aggregate == "search":
         for is_past in (False, True):
             composition = compose_search(parse_filter("type = chat", MODEL_FIELDS), is_past=is_past)
-            filled = composition.fill(statements["search_models"]).as_string()
+            filled = composition.fill(queries.load("search")["search_models"]).as_string()
             statements[f"search_models, past: {is_past}"] = filled
         del statements["search_models"]
-    if aggregate == "listings":
-        for name, text in statements.items():
-            (columns,) = [columns for noun, columns in LISTED.items() if noun in name]
-            statements[name] = compose(EVERYTHING, columns).fill(text).as_string()
     return statements
+
+
+def fill(aggregate: str, name: str, text: LiteralString) -> str:
+    match aggregate:
+        case "listings":
+            (columns,) = [columns for noun, columns in LISTED.items() if noun in name]
+            return compose(EVERYTHING, columns).fill(text).as_string()
+        case "offers":
+            known = Presence(field=MODEL_FIELDS.fields["canonical_id"])
+            return compose_offers(known, OFFER_FIELDS, MODEL_COLUMNS).fill(text).as_string()
+        case "facets" if name == "measure_models":
+            measures = compose_measures([*REQUEST.counted, *REQUEST.ranged], REQUEST.ranged, None, MODEL_COLUMNS)
+            return measures.fill(text).as_string()
+        case "facets":
+            grouped = [field for field in REQUEST.counted if field.type is not FieldType.BOOL]
+            return compose_value_counts(grouped, None, MODEL_COLUMNS).fill(text).as_string()
+        case _:
+            return text
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +219,7 @@ async def test_postgresql_takes_every_statement(connection: psycopg.AsyncConnect
                 pass
         else:
             values = PARAMETERS | OVERRIDES.get(name, {})
-            used = {parameter: values[parameter] for parameter in _PLACEHOLDER.findall(statements[name])}
+            used = {parameter: values[parameter] for parameter in PLACEHOLDER.findall(statements[name])}
             await connection.execute(f"EXPLAIN {statements[name]}".encode(), used)
 
 
@@ -197,7 +228,7 @@ def test_no_parameter_here_is_left_over() -> None:
         parameter
         for aggregate in AGGREGATES
         for text in statements_of(aggregate).values()
-        for parameter in _PLACEHOLDER.findall(text)
+        for parameter in PLACEHOLDER.findall(text)
     }
     assert used == PARAMETERS.keys()
 
@@ -238,15 +269,13 @@ async def test_a_page_in_the_middle_reads_no_more_than_the_first(
 
 @pytest.fixture(scope="module", params=[1, 100])
 def sizes(templates: Services, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The full catalog, and a hundred times that, without the one index that takes long to make and no search uses."""
-    url = templates.clone("mc_loaded")
+    """The full catalog, and a hundred times that."""
     if request.param > 1:
-        tables = ("llm_providers", "provider_versions", "models_metadata", "search_documents")
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("DROP INDEX search_documents_near_id")
-            assert clone_providers(connection, request.param, tables=tables, trimmed=True) == 5276 * request.param
-    yield url
-    templates.drop(url)
+        yield request.getfixturevalue("hundredfold_database")
+    else:
+        url = templates.clone("mc_loaded")
+        yield url
+        templates.drop(url)
 
 
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
@@ -273,27 +302,3 @@ async def test_a_search_finds_its_models_through_its_indexes(
     scanned = {node["Relation Name"] for node in nodes_of(plan) if node["Node Type"] == "Seq Scan"}
     assert "search_documents_words" in used
     assert not scanned & {"search_documents", "models_metadata"}
-
-
-async def explain(
-    connection: psycopg.AsyncConnection[tuple[Any, ...]], statement: str, parameters: dict[str, Any], mode: str
-) -> dict[str, Any]:
-    """Run a statement as one that the connection has prepared, and return what was done."""
-    names = list(dict.fromkeys(_PLACEHOLDER.findall(statement)))
-    numbered = _PLACEHOLDER.sub(lambda match: f"${names.index(match[1]) + 1}", statement)
-    await connection.execute(f"SET LOCAL plan_cache_mode = {mode}".encode())
-    await connection.execute(f"PREPARE hot AS {numbered}".encode())
-    values = psycopg.sql.SQL(", ").join(psycopg.sql.Literal(parameters[name]) for name in names)
-    run = psycopg.sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE hot({})").format(values)
-    row = await (await connection.execute(run)).fetchone()
-    assert row is not None
-    await connection.execute("DEALLOCATE hot")
-    report = json.loads(row[0]) if isinstance(row[0], str) else row[0]
-    plan: dict[str, Any] = report[0]["Plan"]
-    return plan
-
-
-def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for below in plan.get("Plans", ()):
-        yield from nodes_of(below)

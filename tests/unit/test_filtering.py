@@ -337,6 +337,7 @@ CATALOGUES = [
 #: Fields that no column has, or that are no single values.
 LEFT_OUT = {
     "Model": {
+        "derived",
         "etag",
         "raw",
         "source.key",

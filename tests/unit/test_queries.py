@@ -103,7 +103,7 @@ def test_a_statement_writes_its_columns_out(aggregate: str, name: str) -> None:
 
 def test_a_name_is_a_verb_and_an_object() -> None:
     verbs = {name.partition("_")[0] for _, name in STATEMENTS if "_" in name}
-    reading = {"count", "find", "get", "list", "read"}
+    reading = {"count", "find", "get", "list", "measure", "read", "search", "summarize"}
     keeping = {
         "append",
         "bump",

@@ -368,7 +368,7 @@ class CompareModelsRequest(google.protobuf.message.Message):
     WORKLOAD_FIELD_NUMBER: builtins.int
     @property
     def model_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Two to ten."""
+        """Two to ten, of different models, also removed ones. An exact id wins, another reference is resolved as in GetModel."""
 
     @property
     def workload(self) -> Global___Workload:
@@ -387,7 +387,7 @@ Global___CompareModelsRequest: typing_extensions.TypeAlias = CompareModelsReques
 
 @typing.final
 class Workload(google.protobuf.message.Message):
-    """Tokens of a use."""
+    """Tokens of one request to a model. Each 0 to 1,000,000,000,000."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -395,11 +395,11 @@ class Workload(google.protobuf.message.Message):
     OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     CACHED_TOKENS_FIELD_NUMBER: builtins.int
     input_tokens: builtins.int
-    """Tokens going in, cached ones included."""
+    """Tokens going in, cached ones included. They decide which price tier holds."""
     output_tokens: builtins.int
-    """Tokens coming out."""
+    """Tokens coming out, those of reasoning included."""
     cached_tokens: builtins.int
-    """Of `input_tokens`, those read from the prompt cache."""
+    """Of `input_tokens`, those read from the prompt cache: at most as many."""
     def __init__(
         self,
         *,
@@ -431,7 +431,9 @@ class CompareModelsResponse(google.protobuf.message.Message):
 
     @property
     def rows(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ComparisonRow]:
-        """One per field."""
+        """One per field: those that a filter takes but `id`, `revision` and the times of the catalog; then `pricing.tiers`,
+        `pricing.modes` and `reasoning_options`.
+        """
 
     @property
     def costs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelCost]:
@@ -439,7 +441,7 @@ class CompareModelsResponse(google.protobuf.message.Message):
 
     @property
     def benchmarks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___BenchmarkComparison]:
-        """Series in which every compared model has a result. By name."""
+        """Series in which every compared model has a result. By name. Of several results of a model in one series the newest."""
 
     @property
     def resolutions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[modelcatalog.v1.model_pb2.Resolution]:
@@ -544,7 +546,9 @@ class ComparisonRow(google.protobuf.message.Message):
 
     @property
     def best(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Ids of the models with the best value, where better is defined. Empty otherwise."""
+        """Ids of the models with the best known value, where better is defined: lower prices, larger limits, higher
+        `performance.benchmark_score` and `performance.reliability_score`. Empty unless two known values differ.
+        """
 
     def __init__(
         self,
@@ -566,7 +570,7 @@ class ComparisonValue(google.protobuf.message.Message):
 
     VALUE_FIELD_NUMBER: builtins.int
     value: builtins.str
-    """As text. Unset when unknown."""
+    """As text: enums without prefix, lists with commas, tiers and modes on a line. Unset when unknown."""
     def __init__(
         self,
         *,
@@ -592,7 +596,9 @@ class ModelCost(google.protobuf.message.Message):
     model_id: builtins.str
     """The model."""
     total: builtins.str
-    """US dollars as a decimal string. Unset when a price that it takes is unknown."""
+    """US dollars as a decimal string, exact. Unset when a price that it takes is unknown: that of `cache_read` is not
+    taken to be that of `input`, nor what a tier does not name to be the base price.
+    """
     currency: builtins.str
     """Always "USD"."""
     explanation: builtins.str
@@ -700,7 +706,9 @@ class ListModelOffersRequest(google.protobuf.message.Message):
     canonical_id: builtins.str
     """`lab/slug`."""
     model_id: builtins.str
-    """A served model; its canonical model is taken."""
+    """A served model; its canonical model is taken. Without a known canonical model, its own offer is all there is. Another
+    reference is resolved as in GetModel, but several providers of one canonical model are no ambiguity.
+    """
     input_output_ratio: builtins.float
     """Input tokens per output token in the blended price, 0 to 1,000,000. Default 3."""
     page_size: builtins.int
@@ -744,7 +752,7 @@ class ListModelOffersResponse(google.protobuf.message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     TOTAL_SIZE_FIELD_NUMBER: builtins.int
     canonical_id: builtins.str
-    """`lab/slug`."""
+    """`lab/slug`. Empty when not known."""
     catalog_revision: builtins.int
     """Revision that was read."""
     next_page_token: builtins.str
@@ -763,7 +771,7 @@ class ListModelOffersResponse(google.protobuf.message.Message):
 
     @property
     def resolution(self) -> modelcatalog.v1.model_pb2.Resolution:
-        """Set when `model_id` was no exact id."""
+        """Set on the first page when `model_id` was no exact id."""
 
     def __init__(
         self,
@@ -792,7 +800,9 @@ class ModelOffer(google.protobuf.message.Message):
     PRICE_UNKNOWN_FIELD_NUMBER: builtins.int
     DIFFERENCES_FIELD_NUMBER: builtins.int
     blended_price: builtins.str
-    """US dollars per 1,000,000 tokens of a mix of input and output. Unset when either price is unknown."""
+    """US dollars per 1,000,000 tokens of a mix of input and output: (ratio * input + output) / (ratio + 1), rounded to 12
+    decimals, which is exact for the default ratio. Unset when either price is unknown.
+    """
     price_unknown: builtins.bool
     """The offer comes last because a price of it is unknown, which is not free."""
     @property
@@ -903,20 +913,22 @@ class Facet(google.protobuf.message.Message):
     field: builtins.str
     """e.g. `pricing.input`."""
     type: builtins.str
-    """`string`, `number`, `bool`, `time` or `list`."""
+    """`string`, `number`, `bool`, `time` or `list`. Enums and dates are strings."""
     min: builtins.str
     """Smallest value. Unset where there is no order."""
     max: builtins.str
     """Largest value. Unset where there is no order."""
     unset_count: builtins.int
-    """Models for which it is unknown."""
+    """Models for which it is unknown; 0 for a list, which is never unknown."""
     @property
     def operators(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """That the field takes."""
+        """That the field takes, before a value. Presence (`:*`) every field takes."""
 
     @property
     def values(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FacetValue]:
-        """Most frequent first, at most 100. Empty for ranges."""
+        """Most frequent first, at most 100. Empty for numbers, dates and times, which have a range, and for `id`,
+        `upstream_id`, `name` and `description`, which have next to as many values as there are models.
+        """
 
     def __init__(
         self,
@@ -947,7 +959,7 @@ class FacetValue(google.protobuf.message.Message):
     VALUE_FIELD_NUMBER: builtins.int
     COUNT_FIELD_NUMBER: builtins.int
     value: builtins.str
-    """As a filter writes it."""
+    """As a filter writes it: in quotes if it needs them."""
     count: builtins.int
     """Models that have it."""
     def __init__(

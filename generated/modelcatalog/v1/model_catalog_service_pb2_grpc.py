@@ -144,7 +144,7 @@ class ModelCatalogServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CompareModels(self, request, context):
-        """Two to ten models side by side. TOO_MANY_IDS, MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID, INVALID_QUERY.
+        """Two to ten models side by side. INVALID_QUERY also when two of the ids are one model. TOO_MANY_IDS, MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID, INVALID_QUERY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,7 +158,8 @@ class ModelCatalogServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListModelOffers(self, request, context):
-        """Every provider that serves a canonical model, cheapest first. MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID,
+        """Every provider that serves a canonical model, cheapest first, of those that are listed and enabled. A listing stays
+        in the revision of its first page. MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID,
         INVALID_QUERY, INVALID_PAGE_TOKEN, PAGE_TOKEN_EXPIRED, INVALID_FIELD_MASK.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

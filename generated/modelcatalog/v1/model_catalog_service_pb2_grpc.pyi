@@ -348,13 +348,14 @@ class ModelCatalogStub(typing.Generic[_ModelCatalogGetModelType, _ModelCatalogBa
     """
 
     CompareModels: _ModelCatalogCompareModelsType
-    """Two to ten models side by side. TOO_MANY_IDS, MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID, INVALID_QUERY."""
+    """Two to ten models side by side. INVALID_QUERY also when two of the ids are one model. TOO_MANY_IDS, MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID, INVALID_QUERY."""
 
     ResolveModel: _ModelCatalogResolveModelType
     """The model behind a reference as people write it. MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID."""
 
     ListModelOffers: _ModelCatalogListModelOffersType
-    """Every provider that serves a canonical model, cheapest first. MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID,
+    """Every provider that serves a canonical model, cheapest first, of those that are listed and enabled. A listing stays
+    in the revision of its first page. MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID,
     INVALID_QUERY, INVALID_PAGE_TOKEN, PAGE_TOKEN_EXPIRED, INVALID_FIELD_MASK.
     """
 
@@ -476,7 +477,7 @@ class ModelCatalogServicer(metaclass=abc.ABCMeta):
         request: modelcatalog.v1.model_catalog_service_pb2.CompareModelsRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelcatalog.v1.model_catalog_service_pb2.CompareModelsResponse, collections.abc.Awaitable[modelcatalog.v1.model_catalog_service_pb2.CompareModelsResponse]]:
-        """Two to ten models side by side. TOO_MANY_IDS, MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID, INVALID_QUERY."""
+        """Two to ten models side by side. INVALID_QUERY also when two of the ids are one model. TOO_MANY_IDS, MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID, INVALID_QUERY."""
 
     @abc.abstractmethod
     def ResolveModel(
@@ -492,7 +493,8 @@ class ModelCatalogServicer(metaclass=abc.ABCMeta):
         request: modelcatalog.v1.model_catalog_service_pb2.ListModelOffersRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelcatalog.v1.model_catalog_service_pb2.ListModelOffersResponse, collections.abc.Awaitable[modelcatalog.v1.model_catalog_service_pb2.ListModelOffersResponse]]:
-        """Every provider that serves a canonical model, cheapest first. MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID,
+        """Every provider that serves a canonical model, cheapest first, of those that are listed and enabled. A listing stays
+        in the revision of its first page. MODEL_NOT_FOUND, AMBIGUOUS_MODEL, INVALID_MODEL_ID,
         INVALID_QUERY, INVALID_PAGE_TOKEN, PAGE_TOKEN_EXPIRED, INVALID_FIELD_MASK.
         """
 

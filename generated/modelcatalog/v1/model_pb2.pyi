@@ -880,7 +880,7 @@ class Resolution(google.protobuf.message.Message):
     reference: builtins.str
     """What the request said."""
     model_id: builtins.str
-    """The model it was resolved to."""
+    """The model it was resolved to. Empty where only the canonical model was asked for and several providers serve it."""
     canonical_id: builtins.str
     """The canonical model behind it. Empty when not known."""
     rule: builtins.str

@@ -21,6 +21,10 @@ _TIME = re.compile(
     r"\d{4}-\d{2}-\d{2}(?:[Tt ]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?(?:[Zz]|[+-]\d{2}:\d{2}))?",
     re.ASCII,
 )
+# As in filter.lark.
+_WORD = re.compile(r"[^\s()\"'\\<>=!,*]+")
+_NO_WORDS = {"AND", "OR", "NOT"}
+_TO_ESCAPE = re.compile(r"[\\\"*]")
 _ESCAPE = re.compile(r"\\(.)|(\*)", re.DOTALL)
 
 
@@ -76,6 +80,13 @@ def read_value(field: Field, operator: Operator, literal: Literal) -> Value:
             return _read_number(field, "a number", literal.text)
         case FieldType.TIME:
             return _read_time(field, literal.text)
+
+
+def write_text(text: str) -> str:
+    """Return a text as a filter writes it: in quotes where it needs them."""
+    if _WORD.fullmatch(text) and text not in _NO_WORDS and text.lower() != "null":
+        return text
+    return '"' + _TO_ESCAPE.sub(r"\\\g<0>", text) + '"'
 
 
 def _read_text(field: Field, operator: Operator, literal: Literal) -> str | Pattern:

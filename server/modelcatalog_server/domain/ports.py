@@ -10,12 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Protocol
 from uuid import UUID
 
 from modelcatalog_server.domain.audit import AuditEntry, AuditEvent
+from modelcatalog_server.domain.facets import FacetRequest, Tallies
 from modelcatalog_server.domain.models import Benchmark, Model, ModelRecord, Prices, Provider
+from modelcatalog_server.domain.offers import Offer, OfferSummary
 from modelcatalog_server.domain.query import Boundary, Expression, Listed, Selection
 from modelcatalog_server.domain.refresh import (
     Difference,
@@ -162,6 +165,24 @@ class CatalogSnapshot(Protocol):
         """
         ...
 
+    async def list_offers(
+        self, of: Expression, *, ratio: Decimal, revision: int, after: Boundary, limit: int, with_raw: bool
+    ) -> list[Listed[Offer]]:
+        """Return offers of a model behind ``after``, as they were at ``revision`` (at most the snapshot's).
+
+        Cheapest first by the price of ``ratio`` input tokens to one output token, unknown prices last, then by id.
+        ``of`` says which model. What is removed or of a disabled provider is no offer.
+        """
+        ...
+
+    async def summarize_offers(self, of: Expression, *, revision: int) -> OfferSummary:
+        """Return what all offers of a model are together, as they were at ``revision``."""
+        ...
+
+    async def tally_models(self, matching: Expression | None, request: FacetRequest) -> Tallies:
+        """Return what the models that are listed now and match have in these fields, ``None``: all of them."""
+        ...
+
     async def find_near_model_ids(self, model_id: str) -> list[str]:
         """Return up to ten listed ids that look like this one, nearest first."""
         ...
@@ -183,6 +204,14 @@ class CatalogSnapshot(Protocol):
 
     async def list_benchmarks(self, canonical_id: str) -> list[Benchmark]:
         """Return the published results of a canonical model by name, version, dataset, metric, harness, variant."""
+        ...
+
+    async def list_benchmarks_of_models(self, model_ids: Sequence[str]) -> list[Benchmark]:
+        """Return the same of the canonical models behind served ones."""
+        ...
+
+    async def find_near_canonical_ids(self, canonical_id: str) -> list[str]:
+        """Return up to ten ids of listed canonical models that look like this one, nearest first."""
         ...
 
     async def get_provider(self, provider_id: str) -> Provider | None:

@@ -7,12 +7,16 @@ from importlib.metadata import version
 
 from modelcatalog.v1 import model_catalog_service_pb2 as pb
 from modelcatalog.v1 import model_catalog_service_pb2_grpc as pb_grpc
+from modelcatalog_server.catalog.comparison import ComparisonReader
 from modelcatalog_server.catalog.etags import model_etag, page_etag
+from modelcatalog_server.catalog.facets import FacetReader
+from modelcatalog_server.catalog.offers import OfferQuery, OfferReader
 from modelcatalog_server.catalog.reader import CatalogReader, ModelQuery, ProviderQuery
 from modelcatalog_server.catalog.search import ModelSearch, SearchQuery
 from modelcatalog_server.domain.errors import NotImplementedYetError
 from modelcatalog_server.domain.ports import CatalogState
 from modelcatalog_server.refresh.service import RefreshService
+from modelcatalog_server.rpc.comparison_messages import read_workload, to_comparison
 from modelcatalog_server.rpc.context import Context
 from modelcatalog_server.rpc.model_messages import (
     ModelShape,
@@ -22,6 +26,7 @@ from modelcatalog_server.rpc.model_messages import (
     to_resolution,
     to_timestamp,
 )
+from modelcatalog_server.rpc.offer_messages import to_facet, to_offer
 from modelcatalog_server.rpc.reading import announce, at_least
 from modelcatalog_server.rpc.refresh_messages import to_duration
 
@@ -29,9 +34,20 @@ from modelcatalog_server.rpc.refresh_messages import to_duration
 class CatalogServicer(pb_grpc.ModelCatalogServicer):
     """Reads of the catalog."""
 
-    def __init__(self, reader: CatalogReader, search: ModelSearch, refreshes: RefreshService) -> None:
+    def __init__(
+        self,
+        reader: CatalogReader,
+        search: ModelSearch,
+        offers: OfferReader,
+        comparisons: ComparisonReader,
+        facets: FacetReader,
+        refreshes: RefreshService,
+    ) -> None:
         self._reader = reader
         self._search = search
+        self._offers = offers
+        self._comparisons = comparisons
+        self._facets = facets
         self._refreshes = refreshes
         self._version = version("modelcatalog")
 
@@ -171,8 +187,16 @@ class CatalogServicer(pb_grpc.ModelCatalogServicer):
         )
 
     async def CompareModels(self, request: pb.CompareModelsRequest, context: Context) -> pb.CompareModelsResponse:
-        """Not there yet."""
-        raise _not_yet("CompareModels")
+        """Models side by side."""
+        workload = read_workload(request)
+        read = await self._comparisons.get_compared(request.model_ids, at_least=at_least(context))
+        announce(context, read.state)
+        compared = read.value
+        response = to_comparison([to_model(model) for model in compared.models], compared.benchmarks, workload)
+        resolutions = [to_resolution(*each) for each in compared.resolutions.items()]
+        response.resolutions.extend(each for each in resolutions if each is not None)
+        response.catalog_revision = read.state.revision
+        return response
 
     async def ResolveModel(self, request: pb.ResolveModelRequest, context: Context) -> pb.ResolveModelResponse:
         """The model behind a reference, and what else it could have been."""
@@ -191,12 +215,38 @@ class CatalogServicer(pb_grpc.ModelCatalogServicer):
         )
 
     async def ListModelOffers(self, request: pb.ListModelOffersRequest, context: Context) -> pb.ListModelOffersResponse:
-        """Not there yet."""
-        raise _not_yet("ListModelOffers")
+        """Every provider's offer of a model, page by page."""
+        shape = ModelShape(request.view, request.read_mask)
+        query = OfferQuery(
+            canonical_id=request.canonical_id,
+            model_id=request.model_id,
+            ratio=request.input_output_ratio if request.HasField("input_output_ratio") else None,
+            page_size=request.page_size,
+            page_token=request.page_token,
+            with_raw=shape.with_raw,
+        )
+        read = await self._offers.list_offers(query, at_least=at_least(context))
+        announce(context, read.state)
+        offers, page = read.value, read.value.page
+        return pb.ListModelOffersResponse(
+            offers=[to_offer(offer, offers.ratio, offers.differing, shape) for offer in page.items],
+            canonical_id=offers.canonical_id or "",
+            differing_fields=offers.differing,
+            resolution=to_resolution(request.model_id, offers.resolution),
+            next_page_token=page.next_token,
+            total_size=page.total,
+            catalog_revision=page.revision,
+        )
 
     async def ListModelFacets(self, request: pb.ListModelFacetsRequest, context: Context) -> pb.ListModelFacetsResponse:
-        """Not there yet."""
-        raise _not_yet("ListModelFacets")
+        """What a query can be built from."""
+        read = await self._facets.list_model_facets(request.filter, at_least=at_least(context))
+        announce(context, read.state)
+        return pb.ListModelFacetsResponse(
+            facets=[to_facet(facet) for facet in read.value.items],
+            total_size=read.value.total,
+            catalog_revision=read.state.revision,
+        )
 
 
 def _to_info(state: CatalogState, age: timedelta | None, *, stale: bool) -> pb.GetCatalogInfoResponse:

@@ -27,6 +27,7 @@ from modelcatalog_server.domain.models import (
     Provider,
     ReasoningOption,
 )
+from modelcatalog_server.domain.money import format_decimal
 from modelcatalog_server.domain.resolution import Resolution
 
 PRICE_FIELDS = Prices.__slots__
@@ -214,12 +215,6 @@ def to_timestamp(at: datetime | None) -> Timestamp | None:
     return timestamp
 
 
-def format_price(price: Decimal) -> str:
-    """Return a price as the contract writes it: "1.25", "10", "0.00000002", never an exponent or trailing zeros."""
-    text = format(price, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
 def _to_pricing(pricing: Pricing) -> model_pb2.Pricing:
     message = model_pb2.Pricing(
         currency="USD",
@@ -247,7 +242,7 @@ def _fill_prices(message: _PriceList, prices: Prices) -> None:
     for name in PRICE_FIELDS:
         price = getattr(prices, name)
         if price is not None:
-            setattr(message, name, format_price(price))
+            setattr(message, name, format_decimal(price))
 
 
 def _to_reasoning_option(option: ReasoningOption) -> model_pb2.ReasoningOption:

@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from modelcatalog.v1 import refresh_pb2
+from modelcatalog_server.domain.money import format_decimal
 from modelcatalog_server.domain.refresh import (
     Attempt,
     EventKind,
@@ -22,7 +23,7 @@ from modelcatalog_server.domain.refresh import (
 )
 from modelcatalog_server.refresh.feed import Notice
 from modelcatalog_server.rpc.errors import DOMAIN, code_of_reason
-from modelcatalog_server.rpc.model_messages import format_price, to_timestamp
+from modelcatalog_server.rpc.model_messages import to_timestamp
 
 _PHASES = {phase: refresh_pb2.RefreshStatus.Phase.Value(f"PHASE_{phase}") for phase in Phase}
 _KINDS = {kind: refresh_pb2.RefreshStatus.Kind.Value(f"KIND_{kind}") for kind in EventKind}
@@ -141,4 +142,4 @@ def _to_price_change(change: PriceChange) -> refresh_pb2.PriceChange:
 
 
 def _to_price(price: Decimal | None) -> str | None:
-    return None if price is None else format_price(price)
+    return None if price is None else format_decimal(price)

@@ -6,15 +6,18 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from psycopg.rows import DictRow
 
+from modelcatalog_server.domain.facets import FacetRequest, Tallies
 from modelcatalog_server.domain.models import Benchmark, BenchmarkRecord, Model, Provider, ProviderRecord
+from modelcatalog_server.domain.offers import Offer, OfferSummary
 from modelcatalog_server.domain.ports import CatalogCounts, CatalogState
 from modelcatalog_server.domain.query import Boundary, Expression, Listed, Selection
 from modelcatalog_server.domain.search import Findings, SearchText
-from modelcatalog_server.storage import queries
+from modelcatalog_server.storage import facets, offers, queries
 from modelcatalog_server.storage.composition import (
     MODEL_COLUMNS,
     PROVIDER_COLUMNS,
@@ -149,6 +152,28 @@ class PostgresSnapshot:
         rows = await self._fetch_all(_SEARCH["find_near_words"], words=list(words), anyway=anyway)
         return read_near_words(rows)
 
+    async def list_offers(
+        self, of: Expression, *, ratio: Decimal, revision: int, after: Boundary, limit: int, with_raw: bool
+    ) -> list[Listed[Offer]]:
+        """Return one page of the offers of a model."""
+        return await offers.list_offers(
+            self.connection,
+            of,
+            ratio=ratio,
+            past_revision=self._if_past(revision),
+            after=after,
+            limit=limit,
+            with_raw=with_raw,
+        )
+
+    async def summarize_offers(self, of: Expression, *, revision: int) -> OfferSummary:
+        """Return what all offers of a model are together."""
+        return await offers.summarize_offers(self.connection, of, past_revision=self._if_past(revision))
+
+    async def tally_models(self, matching: Expression | None, request: FacetRequest) -> Tallies:
+        """Return what the listed models that match have in these fields."""
+        return await facets.tally_models(self.connection, matching, request)
+
     async def find_near_model_ids(self, model_id: str) -> list[str]:
         """Return up to ten listed ids, nearest first."""
         return [row["model_id"] for row in await self._fetch_all(_MODELS["find_near_model_ids"], model_id=model_id)]
@@ -171,6 +196,16 @@ class PostgresSnapshot:
         """Return the published results of a canonical model."""
         rows = await self._fetch_all(_MODELS["list_benchmarks"], canonical_id=canonical_id)
         return [_read_benchmark(row) for row in rows]
+
+    async def list_benchmarks_of_models(self, model_ids: Sequence[str]) -> list[Benchmark]:
+        """Return the published results of the canonical models behind served ones."""
+        rows = await self._fetch_all(_MODELS["list_benchmarks_of_models"], model_ids=list(model_ids))
+        return [_read_benchmark(row) for row in rows]
+
+    async def find_near_canonical_ids(self, canonical_id: str) -> list[str]:
+        """Return up to ten listed ids of canonical models, nearest first."""
+        rows = await self._fetch_all(_MODELS["find_near_canonical_ids"], canonical_id=canonical_id)
+        return [row["id"] for row in rows]
 
     async def get_provider(self, provider_id: str) -> Provider | None:
         """Return a provider, also a disabled or removed one."""
@@ -208,6 +243,9 @@ class PostgresSnapshot:
     async def get_counts(self) -> CatalogCounts:
         """Return what the catalog holds."""
         return CatalogCounts(**await _fetch_one(self.connection, _STATE["get_counts"]))
+
+    def _if_past(self, revision: int) -> int | None:
+        return revision if revision != self.state.revision else None
 
     async def _fetch_all(self, statement: Statement, **parameters: Any) -> list[DictRow]:
         return await (await self.connection.execute(statement, parameters)).fetchall()

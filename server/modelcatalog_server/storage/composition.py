@@ -192,7 +192,7 @@ class Composition:
     parameters: Mapping[str, Any]
 
     def fill(self, statement: LiteralString) -> sql.Composed:
-        """Return a statement of ``listings.sql`` with its braces filled."""
+        """Return a statement of a file with its braces filled."""
         return sql.SQL(statement).format(**self.parts)
 
 
@@ -274,6 +274,55 @@ def compile_boundary(
             behind=behind,
         )
     return behind, values.parameters
+
+
+def compose_offers(offered: Expression, paths: Sequence[str], columns: Columns) -> Composition:
+    """Return the parts of a statement of ``offers.sql``; ``paths`` are the fields in which offers are told apart."""
+    condition, parameters = compile_filter(offered, columns)
+    texts = [sql.SQL("({})::text").format(columns[path]) for path in paths]
+    # Unknown is a text that none of them has.
+    comparable = [sql.SQL("coalesce({}, 'unknown')").format(text) for text in texts]
+    differs = [sql.SQL("min({text}) <> max({text})").format(text=text) for text in comparable]
+    parts = {
+        "offered": condition,
+        "values": sql.SQL("ARRAY[{}]::text[]").format(sql.SQL(", ").join(texts)),
+        "differs": sql.SQL("ARRAY[{}]::boolean[]").format(sql.SQL(", ").join(differs)),
+    }
+    return Composition(parts, parameters)
+
+
+def compose_measures(
+    fields: Sequence[Field], ranged: Sequence[Field], matching: Expression | None, columns: Columns
+) -> Composition:
+    """Return the parts of ``measure_models``: its columns are named by the number of the field."""
+    condition, parameters = compile_filter(matching, columns)
+    measures = []
+    for number, asked in enumerate(fields):
+        wanted: list[LiteralString] = []
+        if asked.nullable:
+            wanted += ["count({column}) AS known_{number}"]
+        if asked in ranged:
+            wanted += ["min({column}) AS min_{number}", "max({column}) AS max_{number}"]
+        if asked.type is FieldType.BOOL:
+            wanted += ["count(*) FILTER (WHERE {column}) AS true_{number}"]
+        measures += [sql.SQL(each).format(column=columns[asked.path], number=sql.Literal(number)) for each in wanted]
+    return Composition({"conditions": condition, "measures": sql.SQL(", ").join(measures)}, parameters)
+
+
+def compose_value_counts(fields: Sequence[Field], matching: Expression | None, columns: Columns) -> Composition:
+    """Return the parts of ``count_model_values``, for at most 31 fields: ``absent`` has a bit for each."""
+    condition, parameters = compile_filter(matching, columns)
+    names = sql.SQL(", ").join([columns[asked.path] for asked in fields])
+    texts = [columns[asked.path] for asked in fields if asked.type is not FieldType.LIST]
+    lists = [columns[asked.path] for asked in fields if asked.type is FieldType.LIST]
+    parts = {
+        "conditions": condition,
+        "absent": sql.SQL("grouping({})").format(names),
+        "value": sql.SQL("coalesce({})").format(sql.SQL(", ").join(texts)),
+        "elements": sql.SQL("coalesce({})").format(sql.SQL(", ").join(lists)),
+        "sets": sql.SQL(", ").join([sql.SQL("({})").format(columns[asked.path]) for asked in fields]),
+    }
+    return Composition(parts, parameters)
 
 
 def _compile_key(key: SortKey, columns: Columns) -> sql.Composable:

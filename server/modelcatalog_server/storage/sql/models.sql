@@ -202,3 +202,42 @@ WHERE
     canonical_id = %(canonical_id)s
     AND removed_at IS NULL
 ORDER BY benchmark_name, version, dataset, metric, harness, variant, source;
+
+-- name: list_benchmarks_of_models
+-- Published results of the canonical models behind served ones; those of disabled providers are hidden.
+SELECT
+    b.canonical_id,
+    b.benchmark_name,
+    b.benchmark_type,
+    b.score,
+    b.score_text,
+    b.metric,
+    b.harness,
+    b.variant,
+    b.dataset,
+    b.version,
+    b.source,
+    b.benchmark_date,
+    b.rank,
+    b.normalized_score,
+    b.metadata::text AS raw
+FROM model_benchmarks AS b
+WHERE
+    b.removed_at IS NULL
+    AND b.canonical_id IN (
+        SELECT m.canonical_id
+        FROM models_metadata AS m
+        INNER JOIN llm_providers AS p ON p.id = m.provider_id
+        WHERE
+            m.model_id = ANY(%(model_ids)s::text[])
+            AND p.enabled
+    )
+ORDER BY b.benchmark_name, b.version, b.dataset, b.metric, b.harness, b.variant, b.source;
+
+-- name: find_near_canonical_ids
+-- Up to ten ids of listed canonical models that look like one that does not exist, nearest first. There are hundreds.
+SELECT c.id
+FROM canonical_models AS c
+WHERE c.removed_at IS NULL
+ORDER BY lower(c.id) <-> lower(%(canonical_id)s), c.id
+LIMIT 10;

@@ -314,7 +314,7 @@ def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[st
 
 def refused(*arguments: str, prefix: Sequence[str] = (), **variables: str) -> str:
     """Run the command, which must fail with one line on standard error, and return that line."""
-    result = run([*prefix, *COMMAND, *arguments], **variables)
+    result = run([*prefix, *COMMAND, *arguments], **variables) if prefix else command(*arguments, **variables)
     assert result.returncode == 1, result
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()

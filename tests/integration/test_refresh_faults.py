@@ -76,7 +76,7 @@ class Reader:
             assert providers == ["anthropic", "openai", "openrouter", "zeldoc"]
             self.names.add(model.name)
             self.reads += 1
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)  # it is what runs do to readers that is looked for, not the other way round
 
 
 @asynccontextmanager

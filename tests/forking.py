@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from threading import Lock
 from typing import IO, Any, Never
 
 _IMPORTED = (
@@ -30,6 +31,9 @@ _IMPORTED = (
     "modelcatalog_server.modelsdev.client",
     "uvloop",
 )
+
+
+_starting = Lock()
 
 
 @dataclass
@@ -59,7 +63,9 @@ def fork(arguments: Sequence[str], environment: Mapping[str, str], *, stdout: in
     reading, writing = os.pipe()
     with os.fdopen(writing, "wb") as life:
         order = json.dumps({"arguments": list(arguments), "environment": dict(environment)}).encode()
-        socket.send_fds(_nursery(), [order], [stdout, stderr, life.fileno()])
+        with _starting:
+            nursery = _nursery()
+        socket.send_fds(nursery, [order], [stdout, stderr, life.fileno()])
     born = os.fdopen(reading, "rb")
     return Forked(int(born.readline()), born)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -253,7 +253,13 @@ async def test_a_call_that_is_cancelled_while_the_database_works_frees_everythin
 # --- slow readers --------------------------------------------------------------------------------------------------
 
 
-async def talk(stage: Stage, events: int, *, size: int = 8000) -> str:
+async def nothing() -> None:
+    """Do not wait for anybody."""
+
+
+async def talk(
+    stage: Stage, events: int, *, size: int = 8000, after_each: Callable[[], Awaitable[Any]] = nothing
+) -> str:
     """Write a run of so many large STATE events and its end. Returns its id."""
     store = stage.running.feed._store
     ownership = await store.try_own()
@@ -262,6 +268,7 @@ async def talk(stage: Stage, events: int, *, size: int = 8000) -> str:
     for _ in range(events):
         running = replace(refresh, state=State.RUNNING, phase=Phase.FETCH)
         refresh = await store.record(running, EventKind.STATE, message="x" * size)
+        await after_each()
     await store.record(replace(refresh, state=State.SUCCEEDED), EventKind.TERMINAL)
     await ownership.release()
     return str(refresh.id)
@@ -276,8 +283,8 @@ async def test_a_reader_that_stops_reading_delays_nobody_and_can_resume(
     async with grpc.aio.insecure_channel(stage.running.server.address) as other:
         quick = watch(RefreshServiceStub(other))
         await quick.read()
-        run = await talk(stage, 100)
         async with asyncio.timeout(20):
+            run = await talk(stage, 100, after_each=quick.read)
             while (await quick.read()).status.kind != RefreshStatus.KIND_TERMINAL:
                 pass
     (buffer,) = [each for each in stage.running.feed._buffers if each.overflowed]

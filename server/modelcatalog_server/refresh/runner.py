@@ -138,8 +138,12 @@ class _Run:
                 self.refresh = await self.runner.store.finish_not_modified(ended, message=message)
                 return
             with uncollected():
-                difference = await self._compare(comparison, payload)
-                self.refresh = await self._finish(payload, difference)
+                await self._compare_and_write(comparison, payload)
+
+    async def _compare_and_write(self, comparison: PayloadComparison, payload: Payload) -> None:
+        # On return the records are gone, so that the collector does not find them all when it goes on.
+        difference = await self._compare(comparison, payload)
+        self.refresh = await self._finish(payload, difference)
 
     async def _warn_of_set_aside(self) -> None:
         """Say so if the document that was not modified has records that could not be read: they are still stale."""

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -21,8 +22,14 @@ from uuid import uuid4
 import structlog
 
 from modelcatalog_server.backends import Backends, start_backends
+from modelcatalog_server.cache.control import ResponseCacheControl
+from modelcatalog_server.cache.near import NearCache
 from modelcatalog_server.cache.redis_cache import RedisCache
+from modelcatalog_server.cache.responses import CachedResponses
+from modelcatalog_server.cache.shared import SharedResponses
+from modelcatalog_server.cache.warmer import CacheWarmer
 from modelcatalog_server.catalog.comparison import ComparisonReader
+from modelcatalog_server.catalog.current import CurrentRevision, RevisionFollower
 from modelcatalog_server.catalog.facets import FacetReader
 from modelcatalog_server.catalog.indexing import ReferenceIndexes
 from modelcatalog_server.catalog.offers import OfferReader
@@ -33,7 +40,7 @@ from modelcatalog_server.catalog.references import References
 from modelcatalog_server.catalog.search import ModelSearch
 from modelcatalog_server.catalog.snapshots import Snapshots
 from modelcatalog_server.domain.errors import StartupError
-from modelcatalog_server.domain.ports import Progress, Upstream
+from modelcatalog_server.domain.ports import Progress, RequestKey, Upstream
 from modelcatalog_server.domain.refresh import Payload, Refresh, RefreshRequest, State, Trigger
 from modelcatalog_server.domain.signal import Signal
 from modelcatalog_server.domain.tasks import end_tasks
@@ -46,13 +53,15 @@ from modelcatalog_server.refresh.scheduler import RefreshScheduler
 from modelcatalog_server.refresh.service import RefreshService
 from modelcatalog_server.rpc.admin_servicer import AdminServicer
 from modelcatalog_server.rpc.audit import AuditTrail
+from modelcatalog_server.rpc.cached_reads import CachedReads, contract_digest
 from modelcatalog_server.rpc.catalog_servicer import CatalogServicer
 from modelcatalog_server.rpc.model_messages import encode_model
+from modelcatalog_server.rpc.preparing import prepare_models
 from modelcatalog_server.rpc.refresh_servicer import RefreshServicer
 from modelcatalog_server.rpc.server import RpcServer
 from modelcatalog_server.settings import Settings
 from modelcatalog_server.storage.audit_store import PostgresAuditLog
-from modelcatalog_server.storage.catalog_store import PostgresCatalog
+from modelcatalog_server.storage.catalog_store import CatalogIdentity, PostgresCatalog
 from modelcatalog_server.storage.changes import ChangeListener
 from modelcatalog_server.storage.migrations import Migration, check_schema, migrate
 from modelcatalog_server.storage.policy_store import PostgresPolicy
@@ -83,6 +92,8 @@ class App:
     scheduler: RefreshScheduler
     feed: RefreshFeed
     cache: RedisCache
+    responses: CachedResponses
+    warmer: CacheWarmer
     changed: Signal
 
 
@@ -126,7 +137,9 @@ async def start_on(backends: Backends, settings: Settings) -> AsyncIterator[App]
             await check_schema(connection)
     async with AsyncExitStack() as stack:
         pools = await stack.enter_async_context(Pools(backends.database_url))
-        cache = await stack.enter_async_context(RedisCache(backends.redis_url))
+        cache = await stack.enter_async_context(
+            RedisCache(backends.redis_url, read_budget_s=settings.cache_redis_budget_ms / 1000)
+        )
         yield await _compose(stack, settings, backends, pools, cache)
 
 
@@ -137,9 +150,12 @@ async def _compose(
     catalog = PostgresCatalog(pools)
     store = PostgresRefreshes(pools, owner=f"{socket.gethostname()}:{os.getpid()}")
     audit_log = PostgresAuditLog(pools)
-    token_key = await catalog.get_token_key()
+    identity = await catalog.get_identity()
+    token_key = identity.token_key
     upstream = await stack.enter_async_context(_UpstreamOnDemand(settings))
-    snapshots = Snapshots(catalog, changed)
+    current = CurrentRevision()
+    snapshots = Snapshots(catalog, changed, current)
+    responses = await _open_responses(stack, settings, cache, identity, current, snapshots)
     references = References(await stack.enter_async_context(ReferenceIndexes(snapshots, changed)))
     page_tokens = PageTokens(TokenSealer(token_key, "page"))
     reader = CatalogReader(catalog, snapshots, references, page_tokens)
@@ -167,9 +183,14 @@ async def _compose(
     scheduler = RefreshScheduler(
         refreshes, store, schedule, now=_now, pause_after_run=timedelta(seconds=settings.refresh_fallback_seconds)
     )
-    feed = await stack.enter_async_context(RefreshFeed(store, TokenSealer(token_key, "resume"), changed))
-    await stack.enter_async_context(ChangeListener(backends.database_url, changed.notify))
+    feed = await stack.enter_async_context(
+        RefreshFeed(store, TokenSealer(token_key, "resume"), changed, current.expect)
+    )
+    await stack.enter_async_context(RevisionFollower(snapshots.get_state, changed))
+    control = ResponseCacheControl(responses, cache, catalog.tell_processes, current.moved)
+    await stack.enter_async_context(ChangeListener(backends.database_url, changed.notify, control.hear))
     policy = PolicyService(PostgresPolicy(pools), reader)
+    cached_reads = CachedReads(responses, snapshots.catch_up)
     server = RpcServer(
         settings.listen,
         catalog=CatalogServicer(
@@ -181,13 +202,34 @@ async def _compose(
             refreshes,
         ),
         refresh=RefreshServicer(refreshes, feed, reader, TokenSealer(token_key, "refreshes"), _now, store.get_report),
-        admin=AdminServicer(policy, audit_log, reader, TokenSealer(token_key, "audit")),
+        admin=AdminServicer(policy, audit_log, reader, TokenSealer(token_key, "audit"), control),
         with_reflection=settings.reflection,
         audit=await stack.enter_async_context(AuditTrail(audit_log)),
+        cached_reads=cached_reads if settings.cache_entries else None,
     )
     await server.start()
     stack.push_async_callback(server.drain, 0)
-    return App(settings, server, reader, refreshes, scheduler, feed, cache, changed)
+    warmer = CacheWarmer(responses, current.moved, partial(prepare_models, reader), cached_reads.rebuild)
+    return App(settings, server, reader, refreshes, scheduler, feed, cache, responses, warmer, changed)
+
+
+async def _open_responses(
+    stack: AsyncExitStack,
+    settings: Settings,
+    cache: RedisCache,
+    identity: CatalogIdentity,
+    current: CurrentRevision,
+    snapshots: Snapshots,
+) -> CachedResponses:
+    near: NearCache[RequestKey] = NearCache(
+        max_entries=settings.cache_entries,
+        max_bytes=settings.cache_bytes,
+        max_hot=settings.cache_hot_requests,
+        clock=time.monotonic,
+    )
+    release = f"{version('modelcatalog')} {contract_digest()} {identity.schema_version} {identity.database}"
+    shared = await stack.enter_async_context(SharedResponses(cache, secret=identity.token_key, release=release))
+    return await stack.enter_async_context(CachedResponses(near, shared, current, snapshots.get_state))
 
 
 class _UpstreamOnDemand:
@@ -261,11 +303,12 @@ async def _serve_catalog(app: App) -> None:
     await _load_if_empty(app)
     await app.server.set_serving(True)  # before the line: who has read it may rely on it
     print(await _ready_line(app), flush=True)  # noqa: T201 - the one line that people and scripts wait for
-    if app.settings.offline:
+    async with AsyncExitStack() as stack:
+        if app.settings.cache_entries:
+            await stack.enter_async_context(app.warmer)
+        if not app.settings.offline:
+            await stack.enter_async_context(app.scheduler)
         await _report_health(app)
-    else:
-        async with app.scheduler:
-            await _report_health(app)
 
 
 async def _load_if_empty(app: App) -> None:

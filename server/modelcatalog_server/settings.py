@@ -140,6 +140,20 @@ class Settings(BaseSettings):
     gate_max_price_unit_slips: int = Field(
         _GATES.max_price_unit_slips, ge=0, description="Refuse one with more prices moved 500-fold."
     )
+    cache_entries: int = Field(
+        20_000,
+        ge=0,
+        description="How many responses a process keeps in its memory; 0: responses are not cached, in Redis neither.",
+    )
+    cache_bytes: int = Field(
+        64 * 1024 * 1024, ge=1024 * 1024, description="How many bytes of responses a process keeps in its memory."
+    )
+    cache_redis_budget_ms: float = Field(
+        5.0, gt=0, le=60_000, description="How long a read waits for Redis before it asks PostgreSQL, in milliseconds."
+    )
+    cache_hot_requests: int = Field(
+        200, ge=0, le=10_000, description="How many of the most frequent requests are answered ahead of being asked."
+    )
     reflection: bool = Field(True, description="Offer gRPC server reflection, which grpcurl lives on.")
     drain_seconds: float = Field(20.0, gt=0, le=300, description="How long calls may take to finish on SIGTERM.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -28,6 +28,7 @@ from modelcatalog_client import AsyncModelCatalogClient
 from modelcatalog_client import errors as client_errors
 from modelcatalog_server import app
 from modelcatalog_server.catalog.comparison import ComparisonReader
+from modelcatalog_server.catalog.current import CurrentRevision
 from modelcatalog_server.catalog.facets import FacetReader
 from modelcatalog_server.catalog.indexing import ReferenceIndexes
 from modelcatalog_server.catalog.offers import OfferReader
@@ -39,7 +40,7 @@ from modelcatalog_server.catalog.snapshots import Snapshots
 from modelcatalog_server.domain import errors
 from modelcatalog_server.domain.refresh import RefreshFailure
 from modelcatalog_server.domain.signal import Signal
-from modelcatalog_server.rpc import interceptor
+from modelcatalog_server.rpc import context
 from modelcatalog_server.rpc.admin_servicer import AdminServicer
 from modelcatalog_server.rpc.catalog_servicer import CatalogServicer
 from modelcatalog_server.rpc.errors import TABLE
@@ -69,7 +70,7 @@ IN_REFRESH = {"UPSTREAM_UNAVAILABLE", "UPSTREAM_INVALID", "GATE_REFUSED", "OWNER
 Behaviour = Callable[[], Any]
 
 #: Of servers whose admin is asked nothing.
-NOBODY: Any = AdminServicer(None, None, None, None)  # type: ignore[arg-type]  # is not asked
+NOBODY: Any = AdminServicer(None, None, None, None, None)  # type: ignore[arg-type]  # is not asked
 
 
 class Misbehaving(CatalogServicer, RefreshServicer):
@@ -277,7 +278,7 @@ async def test_a_cancellation_from_inside_is_answered_and_does_not_let_the_calle
 async def test_a_call_without_a_deadline_ends_all_the_same(
     servicer: Misbehaving, channel: grpc.aio.Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(interceptor, "MAX_CALL_S", 0.1)
+    monkeypatch.setattr(context, "MAX_CALL_S", 0.1)
     servicer.behaviour = hanging
     call = ModelCatalogStub(channel).GetModel(pb.GetModelRequest(model_id="x"))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -335,10 +336,7 @@ async def test_the_largest_error_fits_into_the_trailers(
 
 # --- a real server -------------------------------------------------------------------------------------------------
 
-NOT_THERE_YET = {
-    "InvalidateCache",
-    "GetCacheStats",
-}
+NOT_THERE_YET: set[str] = set()
 
 
 @pytest.fixture(scope="module")
@@ -404,7 +402,7 @@ async def serving(url: str, settings: PoolSettings) -> AsyncIterator[AsyncModelC
     """A server over pools with bounds of a test's own."""
     async with Pools(url, settings) as pools:
         catalog = PostgresCatalog(pools)
-        snapshots = Snapshots(catalog, Signal())
+        snapshots = Snapshots(catalog, Signal(), CurrentRevision())
         references = References(ReferenceIndexes(snapshots, Signal()))
         page_tokens = PageTokens(TokenSealer(bytes(32), "page"))
         reads = (

@@ -20,6 +20,7 @@ from modelcatalog_client.errors import (
     ModelNotFoundError,
 )
 from modelcatalog_server import app
+from modelcatalog_server.catalog.current import CurrentRevision
 from modelcatalog_server.catalog.indexing import ReferenceIndexes
 from modelcatalog_server.catalog.snapshots import ANY_REVISION, Snapshots
 from modelcatalog_server.domain.signal import Signal
@@ -245,7 +246,7 @@ async def test_the_index_is_built_once_whoever_asks_and_again_for_a_new_revision
 ) -> None:
     changed = Signal()
     async with Pools(small_database) as pools:
-        snapshots = Snapshots(PostgresCatalog(pools), changed)
+        snapshots = Snapshots(PostgresCatalog(pools), changed, CurrentRevision())
         async with ReferenceIndexes(snapshots, changed) as indexes:
 
             async def ask() -> object:

@@ -20,11 +20,15 @@ from conftest import Services
 from modelcatalog_server.cache.redis_cache import RedisCache
 from modelcatalog_server.domain.errors import StartupError
 from modelcatalog_server.domain.ports import SharedCache
+from small_catalog import until
+
+# Less than what there is without time-outs (minutes, or for ever), more than what a stalled machine adds to a tenth.
+UNBOUNDED_S = 10
 
 
 def patient_cache(url: str, **more: Any) -> RedisCache:
     """A cache for the tests that are not about its time-outs: a busy machine may take longer than 50 ms to answer."""
-    return RedisCache(url, connect_timeout_s=20, answer_timeout_s=20, **more)
+    return RedisCache(url, **{"connect_timeout_s": 20, "answer_timeout_s": 20, "read_budget_s": 20, **more})
 
 
 @pytest.fixture
@@ -172,10 +176,6 @@ async def test_a_reader_that_goes_away_never_leaves_its_answer_to_another(relay:
             assert await cache.get(f"{key}:two") == b"two", turns
 
 
-# Less than what there is without time-outs (minutes, or for ever), more than what a stalled machine adds to a tenth.
-UNBOUNDED_S = 10
-
-
 def nobody_there(path: Path) -> str:
     return f"unix://{path / 'nobody.sock'}"
 
@@ -237,7 +237,7 @@ async def test_it_goes_away_and_comes_back(relay: Relay, key: str) -> None:
 
 async def test_one_that_is_silent_costs_a_moment_once(relay: Relay, key: str) -> None:
     clock = Clock()
-    async with RedisCache(relay.url, connect_timeout_s=1, answer_timeout_s=1, clock=clock) as cache:
+    async with RedisCache(relay.url, connect_timeout_s=1, answer_timeout_s=1, read_budget_s=20, clock=clock) as cache:
         await cache.set(key, b"x", ttl_s=60)
         relay.silent = True
         started = time.monotonic()
@@ -265,10 +265,64 @@ async def full(services: Services) -> AsyncIterator[None]:
                 await redis.config_set(name, before[name])
 
 
-async def test_one_that_refuses_to_store_is_no_error(services: Services, cache: RedisCache, key: str) -> None:
+async def test_one_that_is_full_stores_nothing_and_is_read_on(services: Services, cache: RedisCache, key: str) -> None:
+    await cache.set(f"{key}:before", b"x", ttl_s=60)
     async with full(services):
         await cache.set(key, b"x", ttl_s=60)
-    assert cache.failures == 1
+        assert await cache.get(key) is None
+        assert await cache.get(f"{key}:before") == b"x"
+    assert (cache.refused, cache.failures, cache.available) == (1, 0, True)
+
+
+async def test_a_reader_does_not_wait_for_a_late_answer_and_the_next_one_has_the_connection(
+    relay: Relay, redis: Redis, key: str
+) -> None:
+    async with patient_cache(relay.url, read_budget_s=0.3) as cache:
+        await redis.set(key, b"x")
+        relay.silent = True
+        started = time.monotonic()
+        assert await cache.get(key) is None
+        assert time.monotonic() - started < UNBOUNDED_S, "the answer is waited for 20 s"
+        assert (cache.late, cache.available) == (1, True), "one late answer may be a moment's busyness"
+        relay.silent = False
+        relay.answering.set()
+
+        async def has_it() -> bool:
+            return await cache.get(key) == b"x"
+
+        await until(has_it)
+        assert cache.failures == 0, "the connection was kept"
+
+
+async def test_one_that_is_late_three_times_in_a_row_is_left_alone_until_it_is_quick(
+    relay: Relay, redis: Redis, key: str
+) -> None:
+    clock = Clock()
+    with capture_logs() as logs:
+        async with patient_cache(relay.url, read_budget_s=0.3, clock=clock) as cache:
+            await redis.set(key, b"x")
+            relay.silent = True
+            await asyncio.gather(*(cache.get(key) for _ in range(3)))
+            for _ in range(10):
+                assert await cache.get(key) is None
+            assert (cache.late, cache.available) == (3, False), "those after them did not ask"
+            clock.now += 1.1
+            for _ in range(10):
+                assert await cache.get(key) is None
+            assert cache.late == 4, "one found out that it is as slow as before"
+            relay.silent = False
+            relay.answering.set()
+
+            async def has_it() -> bool:
+                clock.now += 1.1
+                return await cache.get(key) == b"x"
+
+            await until(has_it)
+            assert cache.available
+    assert [(line["event"], line["reason"]) for line in logs] == [
+        ("redis is down: reads go on without it", "slow"),
+        ("redis is back", ""),
+    ]
 
 
 @pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://host:port", ""])

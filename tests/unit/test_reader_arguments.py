@@ -16,6 +16,7 @@ from modelcatalog_server.catalog.arguments import (
     check_provider_id,
     to_page_size,
 )
+from modelcatalog_server.catalog.current import CurrentRevision
 from modelcatalog_server.catalog.indexing import ReferenceIndexes
 from modelcatalog_server.catalog.paging import PageTokens
 from modelcatalog_server.catalog.reader import MAX_BATCH, CatalogReader, ModelQuery, ProviderQuery
@@ -53,6 +54,9 @@ class Untouched:
     def snapshot(self) -> NoReturn:
         raise AssertionError("the store was asked")
 
+    async def get_state(self) -> NoReturn:
+        raise AssertionError("the store was asked")
+
     async def get_schema_version(self) -> NoReturn:
         raise AssertionError("the store was asked")
 
@@ -60,7 +64,7 @@ class Untouched:
 @pytest.fixture
 def reader() -> CatalogReader:
     store = Untouched()
-    snapshots = Snapshots(store, Signal())
+    snapshots = Snapshots(store, Signal(), CurrentRevision())
     references = References(ReferenceIndexes(snapshots, Signal()))
     return CatalogReader(store, snapshots, references, PageTokens(TokenSealer(KEY, "page")))
 

@@ -74,16 +74,16 @@ Global___UpdateProviderResponse: typing_extensions.TypeAlias = UpdateProviderRes
 
 @typing.final
 class InvalidateCacheRequest(google.protobuf.message.Message):
-    """Request of InvalidateCache. Both empty: everything."""
+    """Request of InvalidateCache. Both empty: everything. Both set is INVALID_QUERY."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MODEL_ID_FIELD_NUMBER: builtins.int
     PROVIDER_ID_FIELD_NUMBER: builtins.int
     model_id: builtins.str
-    """Only entries of this model."""
+    """Only entries that name this model, in their request or response."""
     provider_id: builtins.str
-    """Only entries of this provider."""
+    """Only entries that name this provider, in their request or response."""
     def __init__(
         self,
         *,
@@ -103,7 +103,7 @@ class InvalidateCacheResponse(google.protobuf.message.Message):
     INVALIDATED_COUNT_FIELD_NUMBER: builtins.int
     CATALOG_REVISION_FIELD_NUMBER: builtins.int
     invalidated_count: builtins.int
-    """Entries dropped."""
+    """Entries dropped, in Redis and in the process that answers; those of other processes are not counted."""
     catalog_revision: builtins.int
     """Revision of the catalog when it happened."""
     def __init__(
@@ -171,15 +171,15 @@ class CacheLayerStats(google.protobuf.message.Message):
     available: builtins.bool
     """Whether it answers now."""
     entries: builtins.int
-    """Entries held."""
+    """Entries held; in Redis those of this catalog and release. 0 while it is not available."""
     bytes: builtins.int
-    """Bytes held."""
+    """Bytes held; near with what an entry costs beside its bytes. 0 while it is not available."""
     hits: builtins.int
     """Reads it answered."""
     misses: builtins.int
     """Reads it did not."""
     evictions: builtins.int
-    """Entries dropped for room."""
+    """Entries dropped for room; of Redis all that it dropped since its own start, whoever they belonged to."""
     hit_ratio: builtins.float
     """Hits of all reads, from 0 to 1. Unset before the first read."""
     def __init__(

@@ -70,7 +70,7 @@ class CatalogAdminServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def InvalidateCache(self, request, context):
-        """Empties the response caches. Never needed for correct answers.
+        """Empties the response caches: those of every process and Redis. Never needed for correct answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

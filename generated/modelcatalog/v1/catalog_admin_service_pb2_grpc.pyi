@@ -138,7 +138,7 @@ class CatalogAdminStub(typing.Generic[_CatalogAdminUpdateProviderType, _CatalogA
     """
 
     InvalidateCache: _CatalogAdminInvalidateCacheType
-    """Empties the response caches. Never needed for correct answers."""
+    """Empties the response caches: those of every process and Redis. Never needed for correct answers."""
 
     GetCacheStats: _CatalogAdminGetCacheStatsType
     """Figures of each cache layer of the process that answers."""
@@ -184,7 +184,7 @@ class CatalogAdminServicer(metaclass=abc.ABCMeta):
         request: modelcatalog.v1.catalog_admin_service_pb2.InvalidateCacheRequest,
         context: _ServicerContext,
     ) -> typing.Union[modelcatalog.v1.catalog_admin_service_pb2.InvalidateCacheResponse, collections.abc.Awaitable[modelcatalog.v1.catalog_admin_service_pb2.InvalidateCacheResponse]]:
-        """Empties the response caches. Never needed for correct answers."""
+        """Empties the response caches: those of every process and Redis. Never needed for correct answers."""
 
     @abc.abstractmethod
     def GetCacheStats(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Self, TypeVar
 
 import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 
 from modelcatalog_server.domain.errors import StartupError
+from modelcatalog_server.domain.tasks import end_tasks
 
 _log = structlog.get_logger(__name__)
 
@@ -21,20 +22,33 @@ T = TypeVar("T")
 
 # redis-py's defaults make a read on a dead Redis cost seconds: ten retries and no time-out.
 _CONNECT_TIMEOUT_S = 0.1
-_ANSWER_TIMEOUT_S = 0.05
+ANSWER_TIMEOUT_S = 0.05
+# A reader waits no longer than this: SQL is about as fast.
+_READ_BUDGET_S = 0.005
 _COOL_DOWN_S = 1.0
+# One answer that is late may be our own event loop's doing.
+_LATE_IN_A_ROW = 3
+# For an operator who asks for figures or has everything deleted.
+_SWEEP_TIMEOUT_S = 10.0
+# It answers, but does not store: no memory left, or a replica that has not been promoted yet.
+_REFUSALS = (OutOfMemoryError, ReadOnlyError)
 
 
 class RedisCache:
-    """A shared cache that never raises. After a failure it is left alone for a second: being down costs nothing.
+    """A shared cache that never raises.
 
-    Figures since the start of the process: ``hits``, ``misses``, ``failures``.
+    A reader waits a few milliseconds for it; an answer that takes longer, or a connection that has to be made first, is
+    no use to that reader but to the next one. After a failure, or when it was late three times in a row, it is left
+    alone, and one caller a second tries again: being down costs nothing.
+
+    Figures since the start of the process: ``hits``, ``misses``, ``failures``, ``late`` and ``refused`` writes.
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``.
         max_connections: More calls than this at once wait for one another.
         connect_timeout_s: How long a new connection may take.
         answer_timeout_s: How long an answer, or a connection that is in use, is waited for.
+        read_budget_s: How long a reader waits.
         clock: Seconds; for how long it is left alone.
 
     Raises:
@@ -47,7 +61,8 @@ class RedisCache:
         *,
         max_connections: int = 16,
         connect_timeout_s: float = _CONNECT_TIMEOUT_S,
-        answer_timeout_s: float = _ANSWER_TIMEOUT_S,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
+        read_budget_s: float = _READ_BUDGET_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         try:
@@ -66,24 +81,30 @@ class RedisCache:
         self._redis = Redis(connection_pool=self._pool)
         # A connection to wait for, a new one in its place, and the answer.
         self._call_timeout_s = connect_timeout_s + 2 * answer_timeout_s
+        self._read_budget_s = read_budget_s
         self._clock = clock
         self._closed_until = 0.0
+        self._late_in_a_row = 0
+        self._reading: set[asyncio.Task[Any]] = set()
         self.available = True
         self.hits = 0
         self.misses = 0
         self.failures = 0
+        self.late = 0
+        self.refused = 0
 
     async def __aenter__(self) -> Self:
         await self.check()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await end_tasks(*self._reading)
         await self._redis.aclose()
         await self._pool.disconnect()
 
     async def get(self, key: str) -> bytes | None:
-        """Return the value, ``None`` when there is none or nobody to ask."""
-        value: Any = await self._try(lambda: self._redis.get(key))
+        """Return the value, ``None`` when there is none or nobody who says so within the budget."""
+        value = await self._read(key) if self._may_ask() else None
         if value is None:
             self.misses += 1
         else:
@@ -92,23 +113,91 @@ class RedisCache:
 
     async def set(self, key: str, value: bytes, *, ttl_s: int) -> None:
         """Store the value for ``ttl_s`` seconds, if there is somebody to ask."""
-        await self._try(lambda: self._redis.set(key, value, ex=ttl_s))
+        if self._may_ask():
+            await self._try(lambda: self._redis.set(key, value, ex=ttl_s))
+
+    async def measure(self, prefix: str) -> tuple[int, int, int] | None:
+        """Return entries and bytes of the keys that begin so, and what the whole Redis has evicted since its start."""
+        return await self._try(lambda: self._measure(prefix), timeout_s=_SWEEP_TIMEOUT_S) if self._may_ask() else None
+
+    async def delete(self, prefix: str, needle: bytes = b"") -> int:
+        """Delete the keys that begin so, those whose value holds ``needle``; return how many."""
+        if not self._may_ask():
+            return 0
+        return await self._try(lambda: self._delete(prefix, needle), timeout_s=_SWEEP_TIMEOUT_S) or 0
+
+    async def _measure(self, prefix: str) -> tuple[int, int, int]:
+        entries = size = 0
+        async for keys in self._scan(prefix):
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for key in keys:
+                    pipeline.strlen(key)
+                sizes = await pipeline.execute()
+            entries += len(sizes)
+            size += sum(sizes)
+        return entries, size, int((await self._redis.info("stats"))["evicted_keys"])
+
+    async def _delete(self, prefix: str, needle: bytes) -> int:
+        deleted = 0
+        async for keys in self._scan(prefix):
+            if needle:
+                values = await self._redis.mget(keys)
+                keys = [key for key, value in zip(keys, values, strict=True) if value and needle in value]
+            deleted += await self._redis.unlink(*keys) if keys else 0
+        return deleted
+
+    async def _scan(self, prefix: str) -> AsyncIterator[list[Any]]:
+        cursor, keys = 0, list[Any]()
+        while True:
+            cursor, keys = await self._redis.scan(cursor, match=f"{prefix}:*", count=500)
+            if keys:
+                yield keys
+            if cursor == 0:
+                return
+
+    async def _read(self, key: str) -> Any:
+        reading = asyncio.create_task(self._try(lambda: self._redis.get(key)), name="redis-get")
+        self._reading.add(reading)
+        reading.add_done_callback(self._reading.discard)
+        await asyncio.wait({reading}, timeout=self._read_budget_s)
+        if reading.done():
+            self._late_in_a_row = 0
+            return reading.result()
+        self.late += 1
+        self._late_in_a_row += 1
+        if self._late_in_a_row >= _LATE_IN_A_ROW:
+            self._note(available=False, reason="slow")
+        return None
+
+    def _may_ask(self) -> bool:
+        """Whether to ask it; while it is down, one caller in a second finds out whether it still is."""
+        if self.available:
+            return True
+        now = self._clock()
+        if now < self._closed_until:
+            return False
+        self._closed_until = now + _COOL_DOWN_S
+        return True
 
     async def check(self) -> bool:
         """Return whether it answers now."""
-        await self._try(self._redis.ping)
+        if self._may_ask():
+            await self._try(self._redis.ping)
         return self.available
 
-    async def _try(self, call: Callable[[], Awaitable[T]]) -> T | None:
-        if self._clock() < self._closed_until:
-            return None
+    async def _try(self, call: Callable[[], Awaitable[T]], *, timeout_s: float = 0) -> T | None:
+        begun = self._clock()
         try:
-            async with asyncio.timeout(self._call_timeout_s):
+            async with asyncio.timeout(timeout_s or self._call_timeout_s):
                 result = await call()
+        except _REFUSALS:
+            self.refused += 1
+            return None
         except (RedisError, OSError, TimeoutError) as error:
             self._note(available=False, reason=type(error).__name__)
             return None
-        self._note(available=True)
+        if self._clock() - begun <= self._read_budget_s or not self._late_in_a_row:
+            self._note(available=True)
         return result
 
     def _note(self, *, available: bool, reason: str = "") -> None:

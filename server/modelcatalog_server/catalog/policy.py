@@ -32,5 +32,6 @@ class PolicyService:
         if enabled is None or read.value.enabled is enabled:
             return read
         provider, state = await self._store.set_provider_enabled(provider_id, enabled=enabled)
+        self._reader.observe(state)
         _log.info("policy changed", provider_id=provider_id, enabled=enabled, revision=state.revision)
         return Read(state=state, value=provider)

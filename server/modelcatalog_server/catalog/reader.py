@@ -24,7 +24,7 @@ from modelcatalog_server.domain.errors import (
 )
 from modelcatalog_server.domain.models import Benchmark, Model, Provider
 from modelcatalog_server.domain.ports import CatalogCounts, CatalogSnapshot, CatalogState, CatalogStore
-from modelcatalog_server.domain.query import FieldCatalogue, Selection
+from modelcatalog_server.domain.query import EVERYTHING, Boundary, FieldCatalogue, Selection
 from modelcatalog_server.domain.resolution import Resolution
 
 MAX_BATCH = 100
@@ -162,6 +162,21 @@ class CatalogReader:
                 state=snapshot.state, value=self._page_tokens.cut_page(models, size, position.revision, total, scope)
             )
 
+    async def list_models_after(self, model_id: str, limit: int) -> Read[list[Model]]:
+        """Return the listed models behind an id, by id, without what a listing has besides."""
+        async with self._snapshots.open(ANY_REVISION) as snapshot:
+            listed = await snapshot.list_models(
+                EVERYTHING,
+                revision=snapshot.state.revision,
+                provider_id=None,
+                after=Boundary(id=model_id),
+                offset=0,
+                limit=limit,
+                show_removed=False,
+                with_raw=False,
+            )
+            return Read(state=snapshot.state, value=[each.item for each in listed])
+
     async def list_benchmarks(self, model_id: str, *, at_least: AtLeast = ANY_REVISION) -> Read[Benchmarks]:
         """Return the results of the canonical model behind a served one, or of a canonical one itself.
 
@@ -222,6 +237,10 @@ class CatalogReader:
     async def get_state(self) -> CatalogState:
         """Return the current revision and its freshness."""
         return await self._snapshots.get_state()
+
+    def observe(self, state: CatalogState) -> None:
+        """Take note of a state that was read elsewhere and is about to be answered with."""
+        self._snapshots.observe(state)
 
 
 def _select(query: ModelQuery | ProviderQuery, fields: FieldCatalogue) -> Selection:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from modelcatalog_server.catalog.current import CurrentRevision
 from modelcatalog_server.domain.errors import CatalogNotReadyError, RevisionNotAvailableError
 from modelcatalog_server.domain.ports import CatalogSnapshot, CatalogState, CatalogStore
 from modelcatalog_server.domain.signal import Signal
@@ -37,13 +38,18 @@ class Read(Generic[T]):
 class Snapshots:
     """Opens snapshots of the store. ``changed`` is nudged when a new revision may be there.
 
-    ``newest_revision``: the newest that was seen here.
+    ``current`` sees every state that is read.
     """
 
-    def __init__(self, store: CatalogStore, changed: Signal) -> None:
+    def __init__(self, store: CatalogStore, changed: Signal, current: CurrentRevision) -> None:
         self._store = store
         self._changed = changed
-        self.newest_revision = 0
+        self._current = current
+
+    @property
+    def newest_revision(self) -> int:
+        """The newest that was seen here, 0 before the first."""
+        return self._current.newest_revision
 
     @asynccontextmanager
     async def open(self, at_least: AtLeast, *, may_be_empty: bool = False) -> AsyncIterator[CatalogSnapshot]:
@@ -53,25 +59,31 @@ class Snapshots:
             CatalogNotReadyError: nothing has been loaded yet.
             RevisionNotAvailableError: the revision did not arrive in time.
         """
-        if at_least.revision > 0:
-            await self._wait_for(at_least)
-        async with self._opened() as snapshot:
+        await self.catch_up(at_least)
+        async with self._store.snapshot() as snapshot:
+            self._current.observe(snapshot.state)
             if snapshot.state.revision == 0 and not may_be_empty:
                 raise CatalogNotReadyError("no catalog has been loaded yet: ask again after the first refresh")
             yield snapshot
 
     async def get_state(self) -> CatalogState:
         """Return the current revision and its freshness."""
-        async with self._opened() as snapshot:
-            return snapshot.state
+        state = await self._store.get_state()
+        self._current.observe(state)
+        return state
 
-    @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[CatalogSnapshot]:
-        async with self._store.snapshot() as snapshot:
-            self.newest_revision = max(self.newest_revision, snapshot.state.revision)
-            yield snapshot
+    def observe(self, state: CatalogState) -> None:
+        """Take note of a state that was read elsewhere."""
+        self._current.observe(state)
 
-    async def _wait_for(self, at_least: AtLeast) -> None:
+    async def catch_up(self, at_least: AtLeast) -> None:
+        """Wait until the process is at this revision, as long as the caller has time.
+
+        Raises:
+            RevisionNotAvailableError: the revision did not arrive in time.
+        """
+        if at_least.revision == 0 or (self._current.state and self._current.state.revision >= at_least.revision):
+            return
         clock = asyncio.get_running_loop().time
         deadline = clock() + at_least.timeout_s
         with suppress(TimeoutError):

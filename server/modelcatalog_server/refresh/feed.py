@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Self
@@ -84,10 +84,20 @@ class _Buffer:
 
 
 class RefreshFeed:
-    """Hands the events of all refreshes to this process's watches. An async context manager."""
+    """Hands the events of all refreshes to this process's watches. An async context manager.
 
-    def __init__(self, store: RefreshStore, tokens: TokenSealer, changed: Signal) -> None:
+    ``on_revision`` hears of every revision that a watch is told of, before it is.
+    """
+
+    def __init__(
+        self,
+        store: RefreshStore,
+        tokens: TokenSealer,
+        changed: Signal,
+        on_revision: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._store = store
+        self._on_revision = on_revision
         self._tokens = tokens
         self._changed = changed
         self._buffers: set[_Buffer] = set()
@@ -139,6 +149,12 @@ class RefreshFeed:
         """Raise ServerDrainingError once the process is shutting down."""
         if self._closing.is_set():
             raise ServerDrainingError("this server is shutting down: resume on another one")
+
+    def tell(self, notice: Notice) -> Notice:
+        """Return a notice that a watch is about to get."""
+        if notice.refresh is not None and notice.refresh.result_revision is not None:
+            self._on_revision(notice.refresh.result_revision)
+        return notice
 
     def forget(self, buffer: _Buffer) -> None:
         """Let go of a watch that is over."""
@@ -266,7 +282,7 @@ class Watch:
         """
         if self._first is not None:
             first, self._first = self._first, None
-            return first
+            return self._feed.tell(first)
         if self._over:
             return None
         event = await self._next_event()
@@ -274,7 +290,7 @@ class Watch:
             return await self._after_silence()
         self._cursor = event.id
         self._over = event.kind is EventKind.TERMINAL and self._buffer.refresh_id is not None
-        return self._feed.notice(event, self._buffer.refresh_id)
+        return self._feed.tell(self._feed.notice(event, self._buffer.refresh_id))
 
     async def _next_event(self) -> RefreshEvent | None:
         """Return the next event, from the table until that is caught up, then from the buffer; None after silence."""

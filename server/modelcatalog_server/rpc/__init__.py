@@ -1,4 +1,4 @@
-"""gRPC: servicers, the interceptor, messages and the error table. With the client the only package that knows grpc."""
+"""gRPC: servicers, what is around every call, messages, errors. With the client the only package that knows grpc."""
 
 import os
 

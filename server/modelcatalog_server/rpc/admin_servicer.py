@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from modelcatalog.v1 import catalog_admin_service_pb2 as pb
 from modelcatalog.v1 import catalog_admin_service_pb2_grpc as pb_grpc
-from modelcatalog_server.catalog.arguments import to_page_size
+from modelcatalog_server.catalog.arguments import check_model_id, check_provider_id, to_page_size
 from modelcatalog_server.catalog.fields import AUDIT_EVENT_FIELDS
 from modelcatalog_server.catalog.filtering import parse_filter
 from modelcatalog_server.catalog.policy import PolicyService
 from modelcatalog_server.catalog.reader import CatalogReader
 from modelcatalog_server.domain.audit import AuditEvent
-from modelcatalog_server.domain.errors import NotImplementedYetError
-from modelcatalog_server.domain.ports import AuditLog
+from modelcatalog_server.domain.errors import InvalidQueryError
+from modelcatalog_server.domain.ports import AuditLog, CacheControl, CacheLayerStats
 from modelcatalog_server.rpc.context import Context
 from modelcatalog_server.rpc.model_messages import to_provider, to_timestamp
 from modelcatalog_server.rpc.paging import not_ours, seal_position, unseal_position
@@ -23,8 +23,14 @@ class AdminServicer(pb_grpc.CatalogAdminServicer):
     """Operations that change policy."""
 
     def __init__(
-        self, policy: PolicyService, audit_log: AuditLog, reader: CatalogReader, page_tokens: TokenSealer
+        self,
+        policy: PolicyService,
+        audit_log: AuditLog,
+        reader: CatalogReader,
+        page_tokens: TokenSealer,
+        cache: CacheControl,
     ) -> None:
+        self._cache = cache
         self._policy = policy
         self._audit_log = audit_log
         self._reader = reader
@@ -39,12 +45,24 @@ class AdminServicer(pb_grpc.CatalogAdminServicer):
         return pb.UpdateProviderResponse(provider=to_provider(read.value), catalog_revision=read.state.revision)
 
     async def InvalidateCache(self, request: pb.InvalidateCacheRequest, context: Context) -> pb.InvalidateCacheResponse:
-        """Not there yet."""
-        raise _not_yet("InvalidateCache")
+        """Let every process and Redis go of cached responses."""
+        if request.model_id and request.provider_id:
+            raise InvalidQueryError("provider_id", "cannot be combined with model_id")
+        if request.model_id:
+            check_model_id("model_id", request.model_id)
+        if request.provider_id:
+            check_provider_id("provider_id", request.provider_id)
+        count = await self._cache.invalidate(request.model_id or request.provider_id)
+        state = await self._reader.get_state()
+        announce(context, state)
+        return pb.InvalidateCacheResponse(invalidated_count=count, catalog_revision=state.revision)
 
     async def GetCacheStats(self, request: pb.GetCacheStatsRequest, context: Context) -> pb.GetCacheStatsResponse:
-        """Not there yet."""
-        raise _not_yet("GetCacheStats")
+        """Figures of each layer."""
+        layers = await self._cache.get_stats()
+        state = await self._reader.get_state()
+        announce(context, state)
+        return pb.GetCacheStatsResponse(layers=map(_to_layer_stats, layers), catalog_revision=state.revision)
 
     async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Context) -> pb.ListAuditEventsResponse:
         """Calls that may have changed something, newest first."""
@@ -85,5 +103,15 @@ def _to_audit_event(event: AuditEvent) -> pb.AuditEvent:
     return message
 
 
-def _not_yet(rpc: str) -> NotImplementedYetError:
-    return NotImplementedYetError(f"this version of the service does not have {rpc} yet")
+def _to_layer_stats(layer: CacheLayerStats) -> pb.CacheLayerStats:
+    reads = layer.hits + layer.misses
+    return pb.CacheLayerStats(
+        name=layer.name,
+        available=layer.available,
+        entries=layer.entries,
+        bytes=layer.bytes,
+        hits=layer.hits,
+        misses=layer.misses,
+        evictions=layer.evictions,
+        hit_ratio=layer.hits / reads if reads else None,
+    )

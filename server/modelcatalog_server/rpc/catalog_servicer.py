@@ -13,7 +13,6 @@ from modelcatalog_server.catalog.facets import FacetReader
 from modelcatalog_server.catalog.offers import OfferQuery, OfferReader
 from modelcatalog_server.catalog.reader import CatalogReader, ModelQuery, ProviderQuery
 from modelcatalog_server.catalog.search import ModelSearch, SearchQuery
-from modelcatalog_server.domain.errors import NotImplementedYetError
 from modelcatalog_server.domain.ports import CatalogState
 from modelcatalog_server.refresh.service import RefreshService
 from modelcatalog_server.rpc.comparison_messages import read_workload, to_comparison
@@ -260,7 +259,3 @@ def _to_info(state: CatalogState, age: timedelta | None, *, stale: bool) -> pb.G
         upstream_etag=state.source_etag or "",
         upstream_snapshot=state.source_snapshot or "",
     )
-
-
-def _not_yet(rpc: str) -> NotImplementedYetError:
-    return NotImplementedYetError(f"this version of the service does not have {rpc} yet")

@@ -11,13 +11,23 @@ if TYPE_CHECKING:
 else:
     Context = grpc.aio.ServicerContext
 
+#: A ``grpc.RpcMethodHandler``, whose functions the stubs take for blocking ones.
+MethodHandler = Any
 #: Trailer of every call.
 REQUEST_ID = "x-request-id"
+#: Bound of a unary call whose caller set none, or a longer one. Seconds.
+MAX_CALL_S = 30.0
 
 
 def request_id_of(context: Context) -> str:
-    """Return the id that the interceptor gave the call: it is among the trailers from the beginning."""
+    """Return the id that the call was given: it is among the trailers from the beginning."""
     for key, value in context.trailing_metadata() or ():
         if key == REQUEST_ID:
             return value if isinstance(value, str) else value.decode()
     return ""
+
+
+def remaining_time(context: Context) -> float:
+    """Return how many seconds this call may still take."""
+    remaining = context.time_remaining()
+    return MAX_CALL_S if remaining is None else min(remaining, MAX_CALL_S)

@@ -7,10 +7,10 @@ from datetime import UTC
 from modelcatalog_server.catalog.snapshots import AtLeast
 from modelcatalog_server.domain.errors import InvalidQueryError
 from modelcatalog_server.domain.ports import CatalogState
-from modelcatalog_server.rpc.context import Context
-from modelcatalog_server.rpc.interceptor import remaining_time
+from modelcatalog_server.rpc.context import Context, remaining_time
 
-_MIN_REVISION = "x-catalog-min-revision"
+#: Request metadata: the revision that a caller must see.
+MIN_REVISION = "x-catalog-min-revision"
 # Time left for reading once the revision is there; of a shorter call, half.
 _READ_RESERVE_S = 0.5
 
@@ -18,18 +18,48 @@ _READ_RESERVE_S = 0.5
 def at_least(context: Context) -> AtLeast:
     """Return the revision that the caller must see, out of ``x-catalog-min-revision``."""
     for key, value in context.invocation_metadata() or ():
-        if key == _MIN_REVISION:
+        if key == MIN_REVISION:
             text = value if isinstance(value, str) else value.decode(errors="replace")
             if not (text.isascii() and text.isdigit() and len(text) <= 18):
-                raise InvalidQueryError(_MIN_REVISION, "must be a revision number")
+                raise InvalidQueryError(MIN_REVISION, "must be a revision number")
             remaining = remaining_time(context)
             return AtLeast(revision=int(text), timeout_s=max(remaining - _READ_RESERVE_S, remaining / 2))
     return AtLeast()
 
 
-def announce(context: Context, state: CatalogState) -> None:
+def announce(context: Context | SharedRead, state: CatalogState) -> None:
     """Put the revision that was read, and when upstream was last checked, in the trailers."""
-    trailers = [*context.trailing_metadata(), ("x-catalog-revision", str(state.revision))]
-    if state.checked_at is not None:
-        trailers.append(("x-catalog-checked-at", state.checked_at.astimezone(UTC).isoformat().replace("+00:00", "Z")))
-    context.set_trailing_metadata(tuple(trailers))
+    if isinstance(context, SharedRead):
+        context.state = state
+    else:
+        context.set_trailing_metadata((*context.trailing_metadata(), *state_trailers(state)))
+
+
+def state_trailers(state: CatalogState) -> tuple[tuple[str, str], ...]:
+    """Return the trailers of an answer that belongs to this state."""
+    revision = ("x-catalog-revision", str(state.revision))
+    if state.checked_at is None:
+        return (revision,)
+    checked_at = state.checked_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return revision, ("x-catalog-checked-at", checked_at)
+
+
+class SharedRead:
+    """Stands for the context of a call where a response is made for several calls at once, or for none yet.
+
+    It has what handlers of reads ask of a context. What each caller has of its own, its revision, time and request id,
+    is looked after for each of them before.
+
+    Attributes:
+        state: What the handler announced.
+    """
+
+    state: CatalogState | None = None
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        """No caller's wishes."""
+        return ()
+
+    def time_remaining(self) -> float | None:
+        """No caller's time."""
+        return None

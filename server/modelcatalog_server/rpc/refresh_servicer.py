@@ -94,6 +94,7 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
     ) -> pb.GetRefreshStatusResponse:
         """How fresh the catalog is and what is going on."""
         overview = await self._refreshes.get_overview()
+        self._reader.observe(overview.state)
         announce(context, overview.state)
         return pb.GetRefreshStatusResponse(
             running=self._to_refresh(overview.running) if overview.running else None,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from typing import Any, Self
 
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from modelcatalog.v1 import catalog_admin_service_pb2, model_catalog_service_pb2, refresh_service_pb2
 from modelcatalog.v1.catalog_admin_service_pb2_grpc import add_CatalogAdminServicer_to_server
@@ -17,8 +18,10 @@ from modelcatalog.v1.refresh_service_pb2_grpc import add_RefreshServiceServicer_
 from modelcatalog_server.domain.errors import StartupError
 from modelcatalog_server.rpc.admin_servicer import AdminServicer
 from modelcatalog_server.rpc.audit import AuditTrail
+from modelcatalog_server.rpc.cached_reads import CachedReads
+from modelcatalog_server.rpc.calls import Calls
 from modelcatalog_server.rpc.catalog_servicer import CatalogServicer
-from modelcatalog_server.rpc.interceptor import CallInterceptor
+from modelcatalog_server.rpc.context import MethodHandler
 from modelcatalog_server.rpc.refresh_servicer import RefreshServicer
 
 _log = structlog.get_logger(__name__)
@@ -55,6 +58,7 @@ class RpcServer:
         admin: AdminServicer,
         with_reflection: bool,
         audit: AuditTrail | None = None,
+        cached_reads: CachedReads | None = None,
     ) -> None:
         self._listen = listen
         self._catalog = catalog
@@ -62,7 +66,7 @@ class RpcServer:
         self._admin = admin
         self._with_reflection = with_reflection
         self._health = health.aio.HealthServicer()
-        self._calls = CallInterceptor(audit)
+        self._calls = Calls(audit, cached_reads)
         self._server: grpc.aio.Server | None = None
         self.address = listen
 
@@ -72,13 +76,16 @@ class RpcServer:
         Raises:
             StartupError: the address cannot be bound.
         """
-        server = grpc.aio.server(interceptors=(self._calls,), options=_OPTIONS)
-        add_ModelCatalogServicer_to_server(self._catalog, server)
-        add_RefreshServiceServicer_to_server(self._refresh, server)
-        add_CatalogAdminServicer_to_server(self._admin, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        handlers: Any = _Handlers(self._calls)  # in the place of a server, which the stubs do not know
+        add_ModelCatalogServicer_to_server(self._catalog, handlers)
+        add_RefreshServiceServicer_to_server(self._refresh, handlers)
+        add_CatalogAdminServicer_to_server(self._admin, handlers)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, handlers)
         if self._with_reflection:
-            reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+            names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            servicer = reflection.aio.ReflectionServicer(names)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, handlers)  # type: ignore[no-untyped-call] # it ships no types
+        server = grpc.aio.server(handlers=(handlers,), options=_OPTIONS)
         await self.set_serving(False)
         _check_free(self._listen)
         try:
@@ -103,6 +110,27 @@ class RpcServer:
         await self._health.enter_graceful_shutdown()
         self._calls.end_streams()
         await self._server.stop(grace_s)
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """Takes from the generated code, in the place of a server, what it registers, and gives it to grpc wrapped."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._by_method: dict[str, MethodHandler] = {}
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, MethodHandler]) -> None:
+        """Called by the generated code."""
+        for name, handler in handlers.items():
+            method = f"/{service}/{name}"
+            self._by_method[method] = self._calls.wrap(method, handler)
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Called by the generated code, with the same handlers in another form."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> MethodHandler | None:
+        """Return what answers a method; of an unknown one ``None``, which reflection's fallback depends on."""
+        return self._by_method.get(handler_call_details.method)
 
 
 def _check_free(listen: str) -> None:

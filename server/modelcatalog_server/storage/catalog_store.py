@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -37,6 +37,15 @@ _SEARCH = queries.load("search")
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogIdentity:
+    """What tells a catalog from others: its key, which seals tokens and is a secret, its database and schema."""
+
+    token_key: bytes = field(repr=False)
+    database: str
+    schema_version: int
+
+
 class PostgresCatalog:
     """Port ``CatalogStore``."""
 
@@ -49,15 +58,28 @@ class PostgresCatalog:
         async with self._pools.reading() as connection:
             yield PostgresSnapshot(connection, await read_state(connection))
 
+    async def get_state(self) -> CatalogState:
+        """Return the current revision and its freshness."""
+        async with self._pools.asking() as connection:
+            return await read_state(connection)
+
     async def get_schema_version(self) -> int:
         """Return the number of the newest migration in the database."""
         async with self._pools.asking() as connection:
             return int((await _fetch_one(connection, _STATE["get_schema_version"]))["version"])
 
-    async def get_token_key(self) -> bytes:
-        """Return the key that seals tokens on every replica."""
+    async def tell_processes(self, message: str) -> None:
+        """Send a message to every process that listens on this database."""
+        async with self._pools.writing() as connection:
+            await connection.execute(_STATE["tell_processes"], {"message": message})
+
+    async def get_identity(self) -> CatalogIdentity:
+        """Return what tells this catalog from others."""
         async with self._pools.asking() as connection:
-            return bytes((await _fetch_one(connection, _STATE["get_token_key"]))["token_key"])
+            row = await _fetch_one(connection, _STATE["get_identity"])
+        return CatalogIdentity(
+            token_key=bytes(row["token_key"]), database=row["database_name"], schema_version=row["schema_version"]
+        )
 
 
 @dataclass(frozen=True, slots=True)

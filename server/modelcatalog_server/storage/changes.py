@@ -21,12 +21,23 @@ class ChangeListener:
 
     PostgreSQL is the truth and a notification only a nudge: ``on_change`` reads what is new by itself, so one call too
     many costs a query and one too few is made up for by the poll.
+
+    ``on_message`` gets the text of each notification, and ``None`` after a reconnect: some may have been missed.
     """
 
-    def __init__(self, database_url: str, on_change: Callable[[], None], *, poll_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        on_change: Callable[[], None],
+        on_message: Callable[[str | None], None] = lambda _: None,
+        *,
+        poll_s: float = 1.0,
+    ) -> None:
+        self._on_message = on_message
         self._database_url = database_url
         self._on_change = on_change
         self._poll_s = poll_s
+        self._was_lost = False
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -42,6 +53,7 @@ class ChangeListener:
             try:
                 await self._listen()
             except (psycopg.Error, StartupError):
+                self._was_lost = True
                 _log.warning("lost the connection that listens for changes", retry_in_s=self._poll_s)
             self._on_change()
             await asyncio.sleep(self._poll_s)
@@ -49,7 +61,10 @@ class ChangeListener:
     async def _listen(self) -> None:
         async with await connect(self._database_url, timeout_s=5) as connection:
             await connection.execute("LISTEN modelcatalog")
+            if self._was_lost:
+                self._was_lost = False
+                self._on_message(None)
             while True:
                 self._on_change()
-                async for _ in connection.notifies(timeout=self._poll_s, stop_after=1):
-                    break
+                async for notification in connection.notifies(timeout=self._poll_s, stop_after=1):
+                    self._on_message(notification.payload)

@@ -11,9 +11,12 @@ SELECT
     upstream_not_before_url
 FROM catalog_state;
 
--- name: get_token_key
--- Seals page and resume tokens, the same on every replica.
-SELECT token_key
+-- name: get_identity
+-- What tells this catalog from others, and the key that seals its tokens: the same on every replica.
+SELECT
+    token_key,
+    current_database() AS database_name,
+    (SELECT max(version) FROM schema_migrations) AS schema_version
 FROM catalog_state;
 
 -- name: get_counts
@@ -38,3 +41,7 @@ FROM (
 -- The newest migration that the database has.
 SELECT max(version) AS version
 FROM schema_migrations;
+
+-- name: tell_processes
+-- A message to every process that listens.
+SELECT pg_notify('modelcatalog', %(message)s);

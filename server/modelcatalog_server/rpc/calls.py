@@ -1,11 +1,12 @@
 """The outermost layer of every call: a request id, a bound on its time, the audit log, the error table, one log line.
 
-One coroutine per call and no nesting: what is here is on the hot path.
+Handlers are wrapped once, when the server is made; an interceptor would wrap them again for each call.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,13 +17,11 @@ import structlog
 
 from modelcatalog_server.domain.errors import CatalogError, DeadlineError, ServerDrainingError
 from modelcatalog_server.rpc.audit import AuditTrail
-from modelcatalog_server.rpc.context import REQUEST_ID, Context
+from modelcatalog_server.rpc.cached_reads import CachedReads
+from modelcatalog_server.rpc.context import REQUEST_ID, Context, MethodHandler, remaining_time
 from modelcatalog_server.rpc.errors import abort, code_and_reason
 
 _log = structlog.get_logger(__name__)
-
-#: Bound of a unary call whose caller set none, or a longer one. Seconds.
-MAX_CALL_S = 30.0
 
 # Answered by grpc's own servicers, which speak no ErrorInfo.
 _FOREIGN = ("/grpc.health.", "/grpc.reflection.")
@@ -30,31 +29,33 @@ _FOREIGN = ("/grpc.health.", "/grpc.reflection.")
 _Handler = Callable[[Any, Context], Awaitable[Any]]
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps each of the service's own handlers, and knows the streams that are open. No ``audit``: none is kept."""
+class Calls:
+    """Wraps each of the service's own handlers, and knows the streams that are open.
 
-    def __init__(self, audit: AuditTrail | None = None) -> None:
+    No ``audit``: none is kept. No ``cached_reads``: every read is made anew.
+    """
+
+    def __init__(self, audit: AuditTrail | None = None, cached_reads: CachedReads | None = None) -> None:
         self._audit = audit
+        self._cached_reads = cached_reads
         self._streams: set[asyncio.Task[Any]] = set()
         self._draining = False
 
-    async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """Return the handler wrapped; an unknown method has none, and that is passed on."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        method = handler_call_details.method
+    def wrap(self, method: str, handler: MethodHandler) -> MethodHandler:
+        """Return what answers a method instead of its bare handler."""
         codec = handler.request_deserializer, handler.response_serializer
         if handler.unary_stream is not None:
             # Health.Watch too: it never ends by itself, and stopping waits for every open stream.
             handle = self._guarded(method, self._known(handler.unary_stream))
             return grpc.unary_stream_rpc_method_handler(handle, *codec)
-        if handler.unary_unary is not None and not method.startswith(_FOREIGN):
-            handle = _bounded(handler.unary_unary)
-            if self._audit is not None:
-                handle = self._audit.wrap(method, handle, self._explain)
-            return grpc.unary_unary_rpc_method_handler(self._guarded(method, handle), *codec)
-        return handler
+        if handler.unary_unary is None or method.startswith(_FOREIGN):
+            return handler
+        if self._cached_reads is not None and self._cached_reads.covers(method):
+            return self._cached_reads.wrap(method, handler, lambda read: self._guarded(method, _bounded(read)))
+        handle = _bounded(handler.unary_unary)
+        if self._audit is not None:
+            handle = self._audit.wrap(method, handle, self._explain)
+        return grpc.unary_unary_rpc_method_handler(self._guarded(method, handle), *codec)
 
     def end_streams(self) -> None:
         """End every open stream with SERVER_DRAINING, and from now on what is cancelled."""
@@ -126,13 +127,9 @@ def _bounded(handle: _Handler) -> _Handler:
     return handle_in_time
 
 
-def remaining_time(context: Context) -> float:
-    """Return how many seconds this call may still take."""
-    remaining = context.time_remaining()
-    return MAX_CALL_S if remaining is None else min(remaining, MAX_CALL_S)
-
-
 def _log_call(method: str, request_id: str, duration_s: float, failure: BaseException | None) -> None:
+    if failure is None and not _log.is_enabled_for(logging.DEBUG):
+        return
     fields = {"method": method, "request_id": request_id, "duration_ms": round(duration_s * 1000, 3)}
     if failure is None:
         _log.debug("call", code="OK", **fields)

@@ -1,0 +1,124 @@
+"""The near cache: encoded responses in the memory of the process, all of one revision."""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+#: What an entry costs beside the bytes of its request and response: objects, and its place in the table.
+ENTRY_BYTES = 400
+# A response larger than this part of the room would drive out what many callers ask for.
+_LARGEST_PART = 8
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    body: bytes
+    size: int
+    expires_at: float
+    reads: int
+
+
+class NearCache(Generic[K]):
+    """Least recently used out first, bounded in entries and bytes.
+
+    It holds one version of the catalog: entries of another are of no use to anybody, so all of them go when it turns to
+    a new one. What was read most is remembered then, for whoever rebuilds it.
+
+    Args:
+        max_entries: 0 keeps nothing.
+        max_bytes: With an allowance for what an entry costs beside its bytes.
+        max_hot: How many keys are remembered.
+        clock: Seconds.
+    """
+
+    def __init__(self, *, max_entries: int, max_bytes: int, max_hot: int, clock: Callable[[], float]) -> None:
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self.max_hot = max_hot
+        self._clock = clock
+        self._entries: OrderedDict[K, _Entry] = OrderedDict()
+        self._heat: dict[K, int] = {}
+        self._version = ""
+        self.bytes = 0
+        self.hits = 0
+        self.evictions = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, version: str, key: K) -> bytes | None:
+        """Return the response, ``None`` when there is none of this version."""
+        if version != self._version:
+            self.turn_to(version)
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if entry.expires_at <= self._clock():
+            self._drop(key)
+            return None
+        self._entries.move_to_end(key)
+        entry.reads += 1
+        self.hits += 1
+        return entry.body
+
+    def put(self, version: str, key: K, body: bytes, *, size: int, ttl_s: float) -> None:
+        """Keep a response of the version that the cache is at; ``size`` is that of key and response in bytes."""
+        if version != self._version or self._max_entries == 0:
+            return
+        size += ENTRY_BYTES
+        if size * _LARGEST_PART > self._max_bytes:
+            return
+        reads = self._drop(key) or self._heat.pop(key, 0) // 2
+        self._entries[key] = _Entry(body, size, self._clock() + ttl_s, reads)
+        self.bytes += size
+        while len(self._entries) > self._max_entries or self.bytes > self._max_bytes:
+            self._drop(next(iter(self._entries)))
+            self.evictions += 1
+
+    def turn_to(self, version: str) -> None:
+        """Let go of everything that is not of this version."""
+        if version == self._version:
+            return
+        self._heat = dict(self.hottest())
+        self._version = version
+        self.clear()
+
+    def hottest(self) -> list[tuple[K, int]]:
+        """Return the keys that were read most, with how often, hottest first; after a turn those of the version before.
+
+        A rebuilt entry begins with half of what it had, so that what nobody asks for any more cools down.
+        """
+        heat = {**self._heat, **{key: entry.reads for key, entry in self._entries.items() if entry.reads}}
+        return heapq.nlargest(self.max_hot, heat.items(), key=itemgetter(1))
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._entries
+
+    def items(self) -> Iterator[tuple[K, bytes]]:
+        """Yield keys and responses as they are now."""
+        return iter([(key, entry.body) for key, entry in self._entries.items()])
+
+    def discard(self, key: K) -> bool:
+        """Let go of one entry; return whether there was one."""
+        return self._drop(key) is not None
+
+    def clear(self) -> int:
+        """Let go of all entries; return how many."""
+        count = len(self._entries)
+        self._entries = OrderedDict()
+        self.bytes = 0
+        return count
+
+    def _drop(self, key: K) -> int | None:
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return None
+        self.bytes -= entry.size
+        return entry.reads

@@ -1,0 +1,100 @@
+"""The revision that this process is at: what it answers from memory belongs to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Self
+
+import structlog
+
+from modelcatalog_server.domain.errors import CatalogError
+from modelcatalog_server.domain.ports import CatalogState
+from modelcatalog_server.domain.signal import Signal
+from modelcatalog_server.domain.tasks import end_tasks
+
+_log = structlog.get_logger(__name__)
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+class CurrentRevision:
+    """The newest state of the catalog that this process has seen. It never goes back.
+
+    Whoever reads a state shows it to :meth:`observe` before answering with it, and whoever hears of a revision without
+    its state says so to :meth:`expect`: so nobody who was told of a revision by this process gets anything older from
+    its memory.
+
+    Attributes:
+        state: ``None`` until the first one was read, and while a newer revision is known of but not what it is.
+        moved: Nudged at each new revision.
+    """
+
+    def __init__(self) -> None:
+        self.moved = Signal()
+        self.state: CatalogState | None = None
+        self._seen: CatalogState | None = None
+        self._expected = 0
+
+    @property
+    def newest_revision(self) -> int:
+        """The newest that was read, 0 before the first."""
+        return self._seen.revision if self._seen else 0
+
+    def observe(self, state: CatalogState) -> None:
+        """Take over a state that was read, unless a newer one is known."""
+        if self._seen is None or _order(state) > _order(self._seen):
+            before, self._seen = self._seen, state
+            self.state = state if state.revision >= self._expected else None
+            if before is None or version_of(before) != version_of(state):
+                self.moved.notify()
+
+    def expect(self, revision: int) -> None:
+        """Note that this revision exists."""
+        self._expected = max(self._expected, revision)
+        if self.state is not None and self.state.revision < revision:
+            self.state = None
+
+
+class RevisionFollower:
+    """Keeps a process at the newest revision: reads the state whenever there may be a new one.
+
+    An async context manager. ``read_state`` shows what it reads to the :class:`CurrentRevision` by itself.
+    """
+
+    def __init__(self, read_state: Callable[[], Awaitable[CatalogState]], changed: Signal) -> None:
+        self._read_state = read_state
+        self._changed = changed
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._follow(), name="revision-follower")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._task is not None:
+            await end_tasks(self._task)
+
+    async def _follow(self) -> None:
+        while True:
+            ticket = self._changed.ticket()
+            try:
+                await self._read_state()
+            except CatalogError:
+                pass  # PostgreSQL is away: health says so, and what is in memory stays what it is
+            except Exception:
+                _log.exception("cannot read the revision of the catalog")
+            await ticket.wait()
+
+
+def version_of(state: CatalogState) -> str:
+    """Return what tells this revision from every other, also from one of the same number.
+
+    A database that was put back to an earlier state, or a copy that went its own way, counts on from there: the number
+    comes again, the time of the change does not.
+    """
+    return f"{state.revision}-{state.changed_at.timestamp():.6f}" if state.changed_at else str(state.revision)
+
+
+def _order(state: CatalogState) -> tuple[int, datetime, datetime]:
+    return state.revision, state.changed_at or _NEVER, state.checked_at or _NEVER

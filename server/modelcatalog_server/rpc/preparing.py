@@ -1,0 +1,34 @@
+"""Responses that are made before anybody asks: GetModel of every listed model, as most callers ask for it."""
+
+from __future__ import annotations
+
+from modelcatalog.v1 import model_catalog_service_pb2 as pb
+from modelcatalog_server.catalog.reader import CatalogReader
+from modelcatalog_server.catalog.snapshots import Read
+from modelcatalog_server.domain.models import Model
+from modelcatalog_server.domain.ports import EncodedResponse, RequestKey
+from modelcatalog_server.rpc.model_messages import to_model
+
+GET_MODEL = "/modelcatalog.v1.ModelCatalog/GetModel"
+#: Models at a time: a few milliseconds of the event loop.
+SLICE = 100
+
+
+async def prepare_models(
+    reader: CatalogReader, after: str
+) -> tuple[list[tuple[RequestKey, EncodedResponse]], str | None]:
+    """Return the responses for the models behind an id, and the id to go on from; ``None`` after the last one.
+
+    The request is that of the typed client and of grpcurl when they are given an id and nothing else.
+    """
+    read = await reader.list_models_after(after, SLICE)
+    responses = [
+        ((GET_MODEL, pb.GetModelRequest(model_id=model.model_id).SerializeToString()), _respond(model, read))
+        for model in read.value
+    ]
+    return responses, read.value[-1].model_id if len(read.value) == SLICE else None
+
+
+def _respond(model: Model, read: Read[list[Model]]) -> EncodedResponse:
+    response = pb.GetModelResponse(model=to_model(model), catalog_revision=read.state.revision)
+    return EncodedResponse(body=response.SerializeToString(), state=read.state)

@@ -1,0 +1,103 @@
+"""The revision that a process is at never goes back, and never lags behind what it has told somebody."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from modelcatalog_server.catalog.current import CurrentRevision, RevisionFollower, version_of
+from modelcatalog_server.domain.errors import DatabaseUnavailableError
+from modelcatalog_server.domain.ports import CatalogState
+from modelcatalog_server.domain.signal import Signal
+
+T0 = datetime(2026, 7, 2, tzinfo=UTC)
+
+
+def state(revision: int, *, changed: int = 0, checked: int | None = None) -> CatalogState:
+    return CatalogState(
+        revision=revision,
+        changed_at=T0 + timedelta(seconds=changed),
+        checked_at=None if checked is None else T0 + timedelta(seconds=checked),
+        source_url=None,
+        source_etag=None,
+        source_snapshot=None,
+        upstream_not_before=None,
+        upstream_not_before_url=None,
+    )
+
+
+def at(current: CurrentRevision) -> CatalogState | None:
+    return current.state
+
+
+def test_it_is_at_the_newest_state_that_was_seen() -> None:
+    assert CurrentRevision().state is None
+    current = CurrentRevision()
+    for seen in (state(1), state(3), state(2), state(3, checked=5), state(3, checked=4)):
+        current.observe(seen)
+    assert at(current) == state(3, checked=5)
+
+
+def test_a_revision_that_is_only_heard_of_makes_it_know_nothing_until_that_was_read() -> None:
+    current = CurrentRevision()
+    current.observe(state(1))
+    current.expect(1)
+    assert at(current) == state(1)
+    current.expect(3)
+    assert at(current) is None
+    current.observe(state(2))
+    assert at(current) is None, "somebody was told of 3"
+    current.observe(state(3))
+    assert at(current) == state(3)
+
+
+def test_a_revision_that_was_heard_of_first() -> None:
+    current = CurrentRevision()
+    current.expect(2)
+    current.observe(state(1))
+    assert at(current) is None
+    current.observe(state(2))
+    assert at(current) == state(2)
+
+
+def test_a_number_that_comes_again_is_another_version() -> None:
+    assert version_of(state(7, changed=1)) != version_of(state(7, changed=2))
+    assert version_of(state(7, checked=1)) == version_of(state(7, checked=2))
+
+
+async def test_it_is_read_at_every_nudge_whatever_went_wrong_before() -> None:
+    changed, reads = Signal(), 0
+    failures = [DatabaseUnavailableError("away"), RuntimeError("a bug"), None]
+    done = asyncio.Event()
+
+    async def read_state() -> CatalogState:
+        nonlocal reads
+        failure = failures[reads]
+        reads += 1
+        asyncio.get_running_loop().call_soon(changed.notify)
+        if failure is not None:
+            raise failure
+        failures.append(None)
+        done.set()
+        return state(1)
+
+    async with RevisionFollower(read_state, changed):
+        await asyncio.wait_for(done.wait(), 5)
+    assert reads >= 3
+
+
+@pytest.mark.parametrize("revision", [0, 1])
+def test_a_catalog_that_never_changed_has_a_version(revision: int) -> None:
+    empty = CatalogState(
+        revision=revision,
+        changed_at=None,
+        checked_at=None,
+        source_url=None,
+        source_etag=None,
+        source_snapshot=None,
+        upstream_not_before=None,
+        upstream_not_before_url=None,
+    )
+    assert version_of(empty) == str(revision)

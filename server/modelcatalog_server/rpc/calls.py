@@ -57,11 +57,17 @@ class Calls:
             handle = self._audit.wrap(method, handle, self._explain)
         return grpc.unary_unary_rpc_method_handler(self._guarded(method, handle), *codec)
 
-    def end_streams(self) -> None:
-        """End every open stream with SERVER_DRAINING, and from now on what is cancelled."""
+    async def end_streams(self) -> None:
+        """End every open stream with SERVER_DRAINING, and from now on what is cancelled; return when all have heard.
+
+        They are cancelled again every second: before Python 3.12 a cancellation can get lost on its way
+        (:func:`modelcatalog_server.domain.tasks.end_tasks` says how).
+        """
         self._draining = True
-        for task in self._streams:
-            task.cancel()
+        while self._streams:
+            for task in self._streams:
+                task.cancel()
+            await asyncio.wait(self._streams, timeout=1)
 
     def _known(self, handle: _Handler) -> _Handler:
         async def handle_stream(request: Any, context: Context) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Mapping
 from typing import Any, Self
@@ -16,6 +17,7 @@ from modelcatalog.v1.catalog_admin_service_pb2_grpc import add_CatalogAdminServi
 from modelcatalog.v1.model_catalog_service_pb2_grpc import add_ModelCatalogServicer_to_server
 from modelcatalog.v1.refresh_service_pb2_grpc import add_RefreshServiceServicer_to_server
 from modelcatalog_server.domain.errors import StartupError
+from modelcatalog_server.domain.tasks import end_tasks
 from modelcatalog_server.rpc.admin_servicer import AdminServicer
 from modelcatalog_server.rpc.audit import AuditTrail
 from modelcatalog_server.rpc.cached_reads import CachedReads
@@ -108,8 +110,11 @@ class RpcServer:
         if self._server is None:
             return
         await self._health.enter_graceful_shutdown()
-        self._calls.end_streams()
-        await self._server.stop(grace_s)
+        ending = asyncio.create_task(self._calls.end_streams(), name="end-streams")
+        try:
+            await self._server.stop(grace_s)
+        finally:
+            await end_tasks(ending)
 
 
 class _Handlers(grpc.GenericRpcHandler):

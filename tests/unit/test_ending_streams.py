@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 
+from modelcatalog_server.rpc.calls import Calls
 from modelcatalog_server.rpc.context import Context
-from modelcatalog_server.rpc.interceptor import CallInterceptor
 
 
-async def open_stream(calls: CallInterceptor, dropped: int) -> asyncio.Task[Any]:
+async def open_stream(calls: Calls, dropped: int) -> asyncio.Task[Any]:
     """Open a stream whose handler goes on in spite of so many cancellations."""
 
     async def handle(_request: Any, _context: Context) -> None:
@@ -29,7 +29,7 @@ async def open_stream(calls: CallInterceptor, dropped: int) -> asyncio.Task[Any]
 
 @pytest.mark.parametrize("dropped", [0, 1, 2])
 async def test_a_stream_is_ended_however_often_it_drops_that(dropped: int) -> None:
-    calls = CallInterceptor()
+    calls = Calls()
     streams = [await open_stream(calls, dropped), await open_stream(calls, 0)]
     async with asyncio.timeout(30):
         await calls.end_streams()
@@ -37,4 +37,4 @@ async def test_a_stream_is_ended_however_often_it_drops_that(dropped: int) -> No
 
 
 async def test_without_a_stream_there_is_nothing_to_wait_for() -> None:
-    await CallInterceptor().end_streams()
+    await Calls().end_streams()

@@ -257,7 +257,8 @@ async def test_benchmarks_hang_on_the_canonical_model_whoever_serves_it(client: 
     assert sorted((each.name, each.score) for each in own.benchmarks) == sorted(
         (each["name"], float(each["score"])) for each in published
     )
-    assert not any(each.HasField("rank") or each.HasField("normalized_score") for each in own.benchmarks)
+    assert all(each.HasField("rank") == each.HasField("series_size") for each in own.benchmarks)
+    assert any(each.HasField("rank") for each in own.benchmarks)
     without = await client.list_model_benchmarks("zeldoc/z-code")
     assert (list(without.benchmarks), without.canonical_id) == ([], "")
 

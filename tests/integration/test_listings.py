@@ -71,7 +71,7 @@ def url(templates: Services) -> Iterator[str]:
 
 
 def enrich(connection: psycopg.Connection[Any], rng: random.Random) -> None:
-    """Give every ninth model tags, a type, a version, scores, a description; every twentieth was removed."""
+    """Give every ninth model tags, a type, a version, a description; every twentieth was removed."""
     ids = [row[0] for row in connection.execute("SELECT model_id FROM models_metadata ORDER BY model_id").fetchall()]
     tags = ["open-weights", "free", "vision", "long-context"]
     for table in ("models_metadata", "model_versions"):
@@ -87,20 +87,17 @@ def enrich(connection: psycopg.Connection[Any], rng: random.Random) -> None:
             version=rng.choice(["1", "1.5", "10", ""]),
             description=rng.choice(["50% \\off_all*", "Ünïcode", "plain"]),
             tags=sorted(rng.sample(tags, rng.randint(1, 3))),
-            performance=model_pb2.Performance(popularity_score=rng.randrange(40) / 4, benchmark_score=rng.randrange(9)),
         )
         for table in ("models_metadata", "model_versions"):
             # Encoded messages that follow each other are one that is merged.
             connection.execute(
                 f"UPDATE {table} SET model_type = %s, version = %s, description = %s, tags = tags || %s,"
-                " popularity_score = %s, benchmark_score = %s, message = message || %s WHERE model_id = %s".encode(),
+                " message = message || %s WHERE model_id = %s".encode(),
                 [
                     type_,
                     more.version,
                     more.description,
                     list(more.tags),
-                    more.performance.popularity_score,
-                    more.performance.benchmark_score,
                     more.SerializeToString(),
                     id_,
                 ],
@@ -175,6 +172,7 @@ async def find(snapshot: PostgresSnapshot, selection: Selection) -> list[str]:
     condition, parameters = compile_filter(selection.filter, composition.MODEL_COLUMNS)
     statement = sql.SQL(
         "SELECT m.model_id AS id FROM models_metadata AS m JOIN llm_providers AS p ON p.id = m.provider_id"
+        " LEFT JOIN canonical_models AS c ON c.id = m.canonical_id"
         " WHERE {} ORDER BY m.model_id"
     ).format(condition)
     rows = await (await snapshot.connection.execute(statement, parameters)).fetchall()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 
@@ -45,7 +46,15 @@ def test_is_the_same_for_the_same_model_with_and_without_its_raw_record() -> Non
 
 
 @pytest.mark.parametrize(
-    "change", [{"content_hash": "decaf"}, {"revision": 2}, {"provider_name": "OpenAI (new)"}], ids=str
+    "change",
+    [
+        {"content_hash": "decaf"},
+        {"revision": 2},
+        {"provider_name": "OpenAI (new)"},
+        {"popularity_score": Decimal(3)},
+        {"benchmark_score": Decimal(3)},
+    ],
+    ids=str,
 )
 def test_changes_with_what_the_message_holds(change: dict[str, str]) -> None:
     assert model_etag(replace(MODEL, **change)) != model_etag(MODEL)  # type: ignore[arg-type]

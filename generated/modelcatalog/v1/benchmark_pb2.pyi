@@ -45,7 +45,9 @@ class Benchmark(google.protobuf.message.Message):
     name: builtins.str
     """As upstream spells it."""
     type: builtins.str
-    """Unset: upstream has none."""
+    """What it measures, where a reviewed file says so: `agentic`, `coding`, `knowledge`, `long-context`, `security`, `vision`.
+    Else unset.
+    """
     score: builtins.float
     """Unset when upstream's score is text that is no number."""
     score_text: builtins.str
@@ -65,13 +67,16 @@ class Benchmark(google.protobuf.message.Message):
     date: builtins.str
     """Text as upstream wrote it. Unset when upstream does not say."""
     rank: builtins.int
-    """Place within one comparable series, from 1. Unset when there is no such series."""
+    """Place within one comparable series, from 1; equal scores share one. Unset when there is no such series: fewer than
+    three models, or it is not known whether more is better. docs/derived.md has the rules. Of several results of one
+    model in one series the best has the place.
+    """
     normalized_score: builtins.float
-    """From 0 to 100 within one comparable series. Unset when there is no such series."""
+    """From 0, the worst, to 100, the best within one comparable series. Unset when there is no such series, or all are equal."""
     canonical_name: builtins.str
     """The name under which results of the same benchmark are compared: `name`, unless that is a known other spelling."""
     series_size: builtins.int
-    """Results within the comparable series. Unset when there is no such series."""
+    """Models within the comparable series. Unset when there is no such series."""
     def __init__(
         self,
         *,

@@ -229,7 +229,9 @@ class Model(google.protobuf.message.Message):
 
     @property
     def performance(self) -> Global___Performance:
-        """Derived scores. Unset while there is no rule that is honest for this model."""
+        """Scores of the canonical model, derived. They belong to that one: when they move, `revision` stays and `etag` changes.
+        Unset without a canonical model.
+        """
 
     @property
     def tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -802,13 +804,13 @@ class Performance(google.protobuf.message.Message):
     RELIABILITY_SCORE_FIELD_NUMBER: builtins.int
     RELIABILITY_SCORE_RULE_FIELD_NUMBER: builtins.int
     benchmark_score: builtins.float
-    """Unset while no rule makes one figure of a model's benchmarks."""
+    """From 0 to 100: mean of normalised scores. Unset when the model has too few results that may be compared."""
     benchmark_score_rule: builtins.str
-    """How `benchmark_score` was derived. Unset with it."""
+    """How `benchmark_score` was derived: `mean_normalized_score`. Unset with it."""
     popularity_score: builtins.float
-    """Unset while no rule derives it."""
+    """Providers that list the model, disabled ones too."""
     popularity_score_rule: builtins.str
-    """How `popularity_score` was derived. Unset with it."""
+    """How `popularity_score` was derived: `provider_count`. Unset with it."""
     reliability_score: builtins.float
     """Unset: there is no source for it."""
     reliability_score_rule: builtins.str

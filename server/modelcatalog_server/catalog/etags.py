@@ -8,8 +8,9 @@ from modelcatalog_server.domain.models import Model, Provider
 
 
 def model_etag(model: Model) -> str:
-    """Return what changes exactly when the model's message changes: its record, its revision, its provider's name."""
-    return digest([model.content_hash, str(model.revision), model.provider_name])
+    """Return what changes exactly when the model's message changes: record, revision, provider's name and scores."""
+    scores = (model.popularity_score, model.benchmark_score)
+    return digest([model.content_hash, str(model.revision), model.provider_name, *map(str, scores)])
 
 
 def provider_etag(provider: Provider) -> str:

@@ -195,9 +195,14 @@ class ProviderRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkRecord:
-    """One published result of a canonical model. ``score`` is ``None`` when upstream's is text that is no number."""
+    """One published result of a canonical model. ``score`` is ``None`` when upstream's is text that is no number.
+
+    ``canonical_name`` is the name under which it is compared. ``series`` is what results that it may be compared with
+    have in common with it. Where it may be compared with none, that and ``higher_is_better`` are ``None``.
+    """
 
     name: str
+    canonical_name: str
     score_text: str
     raw: str
     score: Decimal | None = None
@@ -208,6 +213,9 @@ class BenchmarkRecord:
     version: str | None = None
     source: str | None = None
     date: str | None = None
+    type: str | None = None
+    series: str | None = None
+    higher_is_better: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +244,8 @@ class Model:
     """A served model as the catalog holds it.
 
     ``message`` is the contract's ``Model``, encoded when the record was written, without what is known only on reading:
-    provider name, source, etag, revision and times. ``raw`` is the upstream record as JSON text, if it was asked for.
+    provider name, source, etag, revision, times and scores, which are those of its canonical model. ``raw`` is the
+    upstream record as JSON text, if it was asked for.
     """
 
     model_id: str
@@ -250,6 +259,8 @@ class Model:
     last_changed_at: datetime
     removed_at: datetime | None = None
     raw: str | None = None
+    popularity_score: Decimal | None = None
+    benchmark_score: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,10 +278,10 @@ class Provider:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """A published result as the catalog holds it. ``rank`` and ``normalized_score`` are ``None`` without a series."""
+    """A published result as the catalog holds it. Without enough to compare it with, its place is ``None``."""
 
     canonical_id: str
     record: BenchmarkRecord
-    type: str | None = None
     rank: int | None = None
     normalized_score: Decimal | None = None
+    series_size: int | None = None

@@ -32,6 +32,7 @@ from modelcatalog_server.domain.models import (
     ReasoningOption,
 )
 from modelcatalog_server.modelsdev import tags, wire
+from modelcatalog_server.modelsdev.benchmark_names import NAMES, series_of
 from modelcatalog_server.modelsdev.model_types import derive_type
 
 #: Above the largest price (600) by more than the unit slips that a later gate looks for.
@@ -299,8 +300,15 @@ def _tier(tier: wire.PriceTier) -> PriceTier:
 
 def _benchmark(result: wire.Benchmark, raw: bytes) -> BenchmarkRecord:
     score, score_text = _score(result.score, raw)
+    known = NAMES.find(result.name, result.version)
+    higher_is_better = None if score is None else NAMES.is_higher_better(known, result.metric)
+    parts = (result.version, result.dataset, result.metric, result.harness, result.variant)
     return BenchmarkRecord(
         name=result.name,
+        canonical_name=known.name,
+        type=known.type,
+        series=None if higher_is_better is None else series_of(known, *parts),
+        higher_is_better=higher_is_better,
         score=score,
         score_text=score_text,
         raw="",  # belongs to the record, but not into its hash

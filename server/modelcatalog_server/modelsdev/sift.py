@@ -44,12 +44,21 @@ _HALF_PAIR_BYTES = len(rb"\ud8")
 #: A string (and whether it is a key), or a bracket.
 _TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[\[{]|([\]}])', re.DOTALL)
 
+_SOURCES = (
+    "benchmark_names.py",
+    "benchmarks.toml",
+    "decode.py",
+    "derive.py",
+    "links.py",
+    "model_types.py",
+    "sift.py",
+    "tags.py",
+    "wire.py",
+)
+
 #: What makes a text what it becomes: a change of one of these, and every text is decoded again.
 _DECODER_SOURCES = (
-    (
-        "modelcatalog_server.modelsdev",
-        ("sift.py", "links.py", "decode.py", "derive.py", "model_types.py", "tags.py", "wire.py"),
-    ),
+    ("modelcatalog_server.modelsdev", _SOURCES),
     (
         "modelcatalog_server.catalog.resolver",
         ("canonical.py", "linking.py", "matching.py", "rules.py", "spelling.py"),

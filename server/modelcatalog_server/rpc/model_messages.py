@@ -29,6 +29,7 @@ from modelcatalog_server.domain.models import (
 )
 from modelcatalog_server.domain.money import format_decimal
 from modelcatalog_server.domain.resolution import Resolution
+from modelcatalog_server.domain.scores import BENCHMARK_RULE, POPULARITY_RULE
 
 PRICE_FIELDS = Prices.__slots__
 CAPABILITY_FIELDS = Capabilities.__slots__
@@ -119,6 +120,12 @@ def to_model(model: Model) -> model_pb2.Model:
     if model.removed_at is not None:
         message.status = model_pb2.Model.STATUS_REMOVED
         message.removed_time.FromDatetime(model.removed_at)
+    if model.popularity_score is not None:
+        message.performance.popularity_score = float(model.popularity_score)
+        message.performance.popularity_score_rule = POPULARITY_RULE
+    if model.benchmark_score is not None:
+        message.performance.benchmark_score = float(model.benchmark_score)
+        message.performance.benchmark_score_rule = BENCHMARK_RULE
     if model.raw is not None:
         message.raw.update(json.loads(model.raw))  # less than half the time of json_format.Parse
     return message
@@ -178,7 +185,7 @@ def to_benchmark(benchmark: Benchmark) -> benchmark_pb2.Benchmark:
     return benchmark_pb2.Benchmark(
         canonical_id=benchmark.canonical_id,
         name=record.name,
-        type=benchmark.type,
+        type=record.type,
         score=_to_float(record.score),
         score_text=record.score_text,
         metric=record.metric,
@@ -190,6 +197,8 @@ def to_benchmark(benchmark: Benchmark) -> benchmark_pb2.Benchmark:
         date=record.date,
         rank=benchmark.rank,
         normalized_score=_to_float(benchmark.normalized_score),
+        canonical_name=record.canonical_name,
+        series_size=benchmark.series_size,
     )
 
 

@@ -303,11 +303,15 @@ def _read_links(row: DictRow) -> dict[str, str | None]:
 def _read_benchmark(row: DictRow) -> Benchmark:
     return Benchmark(
         canonical_id=row["canonical_id"],
-        type=row["benchmark_type"],
         rank=row["rank"],
         normalized_score=row["normalized_score"],
+        series_size=row["series_size"],
         record=BenchmarkRecord(
             name=row["benchmark_name"],
+            canonical_name=row["canonical_name"],
+            type=row["benchmark_type"],
+            series=row["series"],
+            higher_is_better=row["higher_is_better"],
             score=row["score"],
             score_text=row["score_text"],
             metric=row["metric"],

@@ -46,7 +46,8 @@ def _column(alias: LiteralString, name: str) -> sql.Composable:
     return sql.SQL(".").join([sql.SQL(alias), sql.Identifier(name)])
 
 
-#: Of ``models_metadata`` or ``model_versions`` as m, with ``llm_providers`` or ``provider_versions`` as p.
+#: Of ``models_metadata`` or ``model_versions`` as m, with ``llm_providers`` or ``provider_versions`` as p, and with
+#: ``canonical_models`` or ``canonical_model_versions`` as c where there is one.
 MODEL_COLUMNS: Columns = {
     "id": sql.SQL("m.model_id"),
     "provider_id": sql.SQL("m.provider_id"),
@@ -78,8 +79,8 @@ MODEL_COLUMNS: Columns = {
     },
     "modalities.input": sql.SQL("m.input_modalities"),
     "modalities.output": sql.SQL("m.output_modalities"),
-    "performance.benchmark_score": sql.SQL("m.benchmark_score"),
-    "performance.popularity_score": sql.SQL("m.popularity_score"),
+    "performance.benchmark_score": sql.SQL("c.benchmark_score"),
+    "performance.popularity_score": sql.SQL("c.popularity_score"),
     "performance.reliability_score": sql.SQL("m.reliability_score"),
     "tags": sql.SQL("m.tags"),
     "release_date": sql.SQL("nullif(m.release_date, '') COLLATE \"C\""),
@@ -169,6 +170,7 @@ _CASTS: Mapping[FieldType, LiteralString] = {
 _CURRENT_MODELS: LiteralString = """
 INNER JOIN models_metadata AS m ON m.model_id = {id}
 INNER JOIN llm_providers AS p ON p.id = m.provider_id
+LEFT JOIN canonical_models AS c ON c.id = m.canonical_id
 """
 _PAST_MODELS: LiteralString = """
 INNER JOIN model_versions AS m
@@ -181,6 +183,11 @@ INNER JOIN provider_versions AS p
         p.id = m.provider_id
         AND p.revision <= %(revision)s
         AND (p.valid_to_revision IS NULL OR p.valid_to_revision > %(revision)s)
+LEFT JOIN canonical_model_versions AS c
+    ON
+        c.id = m.canonical_id
+        AND c.revision <= %(revision)s
+        AND (c.valid_to_revision IS NULL OR c.valid_to_revision > %(revision)s)
 """
 
 
@@ -239,7 +246,7 @@ def compose_search(matching: Expression | None, *, is_past: bool) -> Composition
 
 
 def _join_models(alias: LiteralString, *, is_past: bool) -> sql.Composable:
-    """Return joins of the models of a table's ids as m, and of their providers as p."""
+    """Return joins of the models of a table's ids as m, of their providers as p, of their canonical models as c."""
     joins = _PAST_MODELS if is_past else _CURRENT_MODELS
     return sql.SQL(joins).format(id=_column(alias, "model_id"))
 

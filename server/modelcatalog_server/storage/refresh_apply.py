@@ -10,6 +10,7 @@ from typing import Any, LiteralString
 from modelcatalog_server.domain.models import Prices, RecordKind
 from modelcatalog_server.domain.ports import CatalogState, Progress
 from modelcatalog_server.domain.refresh import Difference, EventKind, KnownState, Payload, Refresh, RefreshType
+from modelcatalog_server.domain.scores import MIN_RANKED_MODELS, MIN_SCORED_BENCHMARKS, MIN_SCORED_MODELS
 from modelcatalog_server.storage import queries, staging
 from modelcatalog_server.storage.catalog_store import read_state
 from modelcatalog_server.storage.fetching import fetch_all, fetch_one
@@ -76,28 +77,28 @@ class PostgresApply:
             await connection.execute(_APPLY["lock_state"])
             before = await read_state(connection)
             at = await _now(connection)
-            if difference.is_empty:
-                revision = before.revision
-            else:
-                revision = await _bump_revision(connection, at)
-            parameters = {
+            revision = before.revision if difference.is_empty else before.revision + 1
+            parameters: dict[str, Any] = {
                 "revision": revision,
                 "at": at,
                 "source_url": payload.source.url,
                 "source_snapshot": payload.source.snapshot,
             }
             await _merge(connection, difference, parameters)
-            if not difference.is_empty:
-                await _write_versions(connection, difference, parameters)
-                await _write_search(
-                    connection, difference, revision, everything=refresh.request.type is RefreshType.FULL
-                )
+            is_full = refresh.request.type is RefreshType.FULL
+            parameters |= {"revision": before.revision + 1, **_touched(difference)}
+            scored = await _write_scores(connection, difference, parameters, full=is_full)
+            is_changed = scored > 0 or not difference.is_empty
+            if is_changed:
+                revision = await _bump_revision(connection, at)
+                await _write_versions(connection, parameters)
+                await _write_search(connection, parameters, everything=is_full)
                 await connection.execute(_APPLY["append_revision"], {**parameters, "refresh_id": refresh.id})
             if before.revision == 0:
                 await connection.execute(_APPLY["analyze_catalog"])
             if refresh.request.provider_id is None:
                 await _set_source(connection, payload, at)
-            elif not difference.is_empty:
+            elif is_changed:
                 # What the catalog holds now is no document that upstream ever had: "not modified" would be no answer.
                 await connection.execute(_APPLY["remove_etag"])
             finished = replace(refresh, base_revision=before.revision, result_revision=revision)
@@ -158,23 +159,48 @@ async def _merge(connection: Connection, difference: Difference, parameters: dic
             await connection.execute(_APPLY[name], {**parameters, **extra})
 
 
-async def _write_versions(connection: Connection, difference: Difference, parameters: dict[str, Any]) -> None:
+def _touched(difference: Difference) -> dict[str, Any]:
+    """Return the models that get a new version, and whose they are."""
+    model_ids = [*difference.touched_models, *difference.removed_models]
+    return {"model_ids": model_ids, "provider_ids": list({id_.partition("/")[0] for id_ in model_ids})}
+
+
+async def _write_scores(
+    connection: Connection, difference: Difference, parameters: dict[str, Any], *, full: bool
+) -> int:
+    """Derive what compares models with each other, before the versions that it is part of; return the rows changed.
+
+    A full run derives everything, also where nothing differs: a rule may have become another since.
+    """
+    parameters = {
+        **parameters,
+        "full": full,
+        "min_ranked_models": MIN_RANKED_MODELS,
+        "min_scored_models": MIN_SCORED_MODELS,
+        "min_scored_benchmarks": MIN_SCORED_BENCHMARKS,
+    }
+    has_benchmarks = bool(difference.canonical_models or difference.removed_canonical_models)
+    steps = {
+        "rank_benchmarks": full or has_benchmarks,
+        "score_canonical_models": full or has_benchmarks,
+        "count_canonical_providers": full or not difference.is_empty,
+    }
+    names = [name for name, is_needed in steps.items() if is_needed]
+    return sum([(await connection.execute(_APPLY[name], parameters)).rowcount for name in names])
+
+
+async def _write_versions(connection: Connection, parameters: dict[str, Any]) -> None:
     """Count what providers list, then close and append the versions of all that this revision touched."""
-    model_ids = [*difference.touched_models, *difference.removed_models]
-    provider_ids = list({id_.partition("/")[0] for id_ in model_ids})
-    touched = {**parameters, "model_ids": model_ids, "provider_ids": provider_ids}
-    await connection.execute(_APPLY["count_provider_models"], touched)
+    await connection.execute(_APPLY["count_provider_models"], parameters)
     for table in ("provider_versions", "model_versions", "canonical_model_versions"):
-        await connection.execute(_APPLY[f"close_{table}"], touched)
-        await connection.execute(_APPLY[f"append_{table}"], touched)
+        await connection.execute(_APPLY[f"close_{table}"], parameters)
+        await connection.execute(_APPLY[f"append_{table}"], parameters)
 
 
-async def _write_search(connection: Connection, difference: Difference, revision: int, *, everything: bool) -> None:
+async def _write_search(connection: Connection, parameters: dict[str, Any], *, everything: bool) -> None:
     """Bring what is searched to what the catalog says, where it differs."""
-    model_ids = [*difference.touched_models, *difference.removed_models]
-    parameters = {"revision": revision, "everything": everything, "model_ids": model_ids}
     for name in ("close_search_documents", "append_search_documents", "append_search_vocabulary"):
-        await connection.execute(_SEARCH[name], parameters)
+        await connection.execute(_SEARCH[name], {**parameters, "everything": everything})
 
 
 async def _bump_revision(connection: Connection, at: datetime) -> int:

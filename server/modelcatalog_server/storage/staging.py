@@ -115,6 +115,10 @@ def _benchmark_row(canonical_id: str, benchmark: BenchmarkRecord) -> Row:
         benchmark.source,
         benchmark.date,
         benchmark.raw,
+        benchmark.canonical_name,
+        benchmark.type,
+        benchmark.series,
+        benchmark.higher_is_better,
     )
 
 

@@ -300,7 +300,11 @@ SELECT
     version,
     source,
     benchmark_date,
-    metadata
+    metadata,
+    canonical_name,
+    benchmark_type,
+    series,
+    higher_is_better
 FROM model_benchmarks
 WITH NO DATA;
 
@@ -318,7 +322,11 @@ COPY staged_benchmarks (
     version,
     source,
     benchmark_date,
-    metadata
+    metadata,
+    canonical_name,
+    benchmark_type,
+    series,
+    higher_is_better
 ) FROM STDIN;
 
 -- name: create_staged_source_hashes
@@ -755,6 +763,10 @@ INSERT INTO model_benchmarks (
     source,
     benchmark_date,
     metadata,
+    canonical_name,
+    benchmark_type,
+    series,
+    higher_is_better,
     revision
 )
 SELECT DISTINCT ON (
@@ -779,6 +791,10 @@ SELECT DISTINCT ON (
     source,
     benchmark_date,
     metadata,
+    canonical_name,
+    benchmark_type,
+    series,
+    higher_is_better,
     %(revision)s
 FROM staged_benchmarks
 ON CONFLICT (canonical_id, benchmark_name, version, dataset, metric, harness, variant, source) DO UPDATE
@@ -787,6 +803,10 @@ SET
     score_text = EXCLUDED.score_text,
     benchmark_date = EXCLUDED.benchmark_date,
     metadata = EXCLUDED.metadata,
+    canonical_name = EXCLUDED.canonical_name,
+    benchmark_type = EXCLUDED.benchmark_type,
+    series = EXCLUDED.series,
+    higher_is_better = EXCLUDED.higher_is_better,
     revision = EXCLUDED.revision,
     removed_at = NULL
 WHERE
@@ -795,8 +815,155 @@ WHERE
         model_benchmarks.score,
         model_benchmarks.score_text,
         model_benchmarks.benchmark_date,
-        model_benchmarks.metadata
-    ) IS DISTINCT FROM (EXCLUDED.score, EXCLUDED.score_text, EXCLUDED.benchmark_date, EXCLUDED.metadata);
+        model_benchmarks.metadata,
+        model_benchmarks.canonical_name,
+        model_benchmarks.benchmark_type,
+        model_benchmarks.series,
+        model_benchmarks.higher_is_better
+    ) IS DISTINCT FROM (
+        EXCLUDED.score,
+        EXCLUDED.score_text,
+        EXCLUDED.benchmark_date,
+        EXCLUDED.metadata,
+        EXCLUDED.canonical_name,
+        EXCLUDED.benchmark_type,
+        EXCLUDED.series,
+        EXCLUDED.higher_is_better
+    );
+
+-- name: rank_benchmarks
+-- Places and normalised scores of all results, by series: a few hundred rows, whatever the number of served models. Of
+-- several results of one model in one series its best has the place, the others none. The rows that are right stay.
+WITH best AS (
+    SELECT DISTINCT ON (b.series, b.canonical_id)
+        b.id,
+        b.series,
+        CASE WHEN b.higher_is_better THEN b.score ELSE -b.score END AS merit
+    FROM model_benchmarks AS b
+    WHERE
+        b.series IS NOT NULL
+        AND b.removed_at IS NULL
+    ORDER BY b.series, b.canonical_id, merit DESC, b.source, b.id
+),
+
+placed AS (
+    SELECT
+        id,
+        merit,
+        rank() OVER (PARTITION BY series ORDER BY merit DESC) AS place,
+        count(*) OVER (PARTITION BY series) AS models,
+        min(merit) OVER (PARTITION BY series) AS worst,
+        max(merit) OVER (PARTITION BY series) AS best
+    FROM best
+),
+
+comparable AS (
+    SELECT
+        b.id,
+        p.place::integer AS rank,
+        round(100 * (p.merit - p.worst) / nullif(p.best - p.worst, 0), 2) AS normalized_score,
+        p.models::integer AS series_size
+    FROM model_benchmarks AS b
+    LEFT JOIN placed AS p
+        ON
+            p.id = b.id
+            AND p.models >= %(min_ranked_models)s
+)
+
+UPDATE model_benchmarks AS b
+SET
+    rank = c.rank,
+    normalized_score = c.normalized_score,
+    series_size = c.series_size
+FROM comparable AS c
+WHERE
+    c.id = b.id
+    AND (b.rank, b.normalized_score, b.series_size) IS DISTINCT FROM (c.rank, c.normalized_score, c.series_size);
+
+-- name: score_canonical_models
+-- Benchmark scores of all canonical models, out of the few hundred normalised scores. The rows that are right stay.
+WITH by_benchmark AS (
+    SELECT
+        canonical_id,
+        canonical_name,
+        avg(normalized_score) AS score
+    FROM model_benchmarks
+    WHERE
+        removed_at IS NULL
+        AND normalized_score IS NOT NULL
+        AND series_size >= %(min_scored_models)s
+    GROUP BY canonical_id, canonical_name
+),
+
+by_model AS (
+    SELECT
+        canonical_id,
+        round(avg(score), 2) AS score
+    FROM by_benchmark
+    GROUP BY canonical_id
+    HAVING count(*) >= %(min_scored_benchmarks)s
+),
+
+scored AS (
+    SELECT
+        c.id,
+        s.score
+    FROM canonical_models AS c
+    LEFT JOIN by_model AS s ON s.canonical_id = c.id
+)
+
+UPDATE canonical_models AS c
+SET
+    benchmark_score = s.score,
+    revision = %(revision)s,
+    last_changed_at = %(at)s
+FROM scored AS s
+WHERE
+    s.id = c.id
+    AND c.benchmark_score IS DISTINCT FROM s.score;
+
+-- name: count_canonical_providers
+-- Providers that list a canonical model, disabled ones too, where this revision touched it: itself, or one of the models
+-- (model_ids) that are or were served of it; full: of all. Comes before their versions are closed. The rows that are right stay.
+WITH touched AS (
+    SELECT c.id
+    FROM canonical_models AS c
+    WHERE
+        c.revision = %(revision)s
+        OR %(full)s
+    UNION
+    SELECT m.canonical_id
+    FROM models_metadata AS m
+    WHERE m.model_id = ANY(%(model_ids)s::text[])
+    UNION
+    SELECT v.canonical_id
+    FROM model_versions AS v
+    WHERE
+        v.model_id = ANY(%(model_ids)s::text[])
+        AND v.valid_to_revision IS NULL
+),
+
+counted AS (
+    SELECT
+        t.id,
+        count(DISTINCT m.provider_id) AS providers
+    FROM touched AS t
+    LEFT JOIN models_metadata AS m
+        ON
+            m.canonical_id = t.id
+            AND m.removed_at IS NULL
+    GROUP BY t.id
+)
+
+UPDATE canonical_models AS c
+SET
+    popularity_score = n.providers,
+    revision = %(revision)s,
+    last_changed_at = %(at)s
+FROM counted AS n
+WHERE
+    n.id = c.id
+    AND c.popularity_score IS DISTINCT FROM n.providers;
 
 -- name: count_provider_models
 -- Counts of every provider that this revision touched, itself or through one of its models (provider_ids).
@@ -1054,6 +1221,8 @@ INSERT INTO canonical_model_versions (
     name,
     family,
     license,
+    popularity_score,
+    benchmark_score,
     raw_metadata,
     content_hash,
     source_url,
@@ -1069,6 +1238,8 @@ SELECT
     c.name,
     c.family,
     c.license,
+    c.popularity_score,
+    c.benchmark_score,
     c.raw_metadata,
     c.content_hash,
     c.source_url,
@@ -1077,10 +1248,11 @@ SELECT
     c.first_seen_at,
     c.last_changed_at,
     c.removed_at,
+    -- A score may change while it stays removed.
     CASE
-        WHEN c.removed_at IS NOT NULL THEN 'REMOVED'
+        WHEN c.removed_at IS NOT NULL AND before.removed_at IS NULL THEN 'REMOVED'
         WHEN before.id IS NULL THEN 'ADDED'
-        WHEN before.removed_at IS NOT NULL THEN 'REVIVED'
+        WHEN c.removed_at IS NULL AND before.removed_at IS NOT NULL THEN 'REVIVED'
         ELSE 'CHANGED'
     END
 FROM canonical_models AS c

@@ -7,6 +7,7 @@ SELECT
     {measures}
 FROM models_metadata AS m
 INNER JOIN llm_providers AS p ON p.id = m.provider_id
+LEFT JOIN canonical_models AS c ON c.id = m.canonical_id
 WHERE
     {conditions}
     AND m.removed_at IS NULL
@@ -38,6 +39,7 @@ FROM (
             count(*)::integer AS models
         FROM models_metadata AS m
         INNER JOIN llm_providers AS p ON p.id = m.provider_id
+        LEFT JOIN canonical_models AS c ON c.id = m.canonical_id
         WHERE
             {conditions}
             AND m.removed_at IS NULL

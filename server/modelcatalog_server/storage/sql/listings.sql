@@ -14,10 +14,13 @@ SELECT
     m.first_seen_at,
     m.last_changed_at,
     m.removed_at,
+    c.popularity_score,
+    c.benchmark_score,
     CASE WHEN %(with_raw)s THEN m.raw_metadata::text END AS raw,
     {sort_keys} AS sort_keys
 FROM models_metadata AS m
 INNER JOIN llm_providers AS p ON p.id = m.provider_id
+LEFT JOIN canonical_models AS c ON c.id = m.canonical_id
 WHERE
     {conditions}
     AND (m.removed_at IS NULL OR %(show_removed)s)
@@ -39,6 +42,8 @@ SELECT
     m.first_seen_at,
     m.last_changed_at,
     m.removed_at,
+    c.popularity_score,
+    c.benchmark_score,
     CASE WHEN %(with_raw)s THEN m.raw_metadata::text END AS raw,
     {sort_keys} AS sort_keys
 FROM model_versions AS m
@@ -47,6 +52,11 @@ INNER JOIN provider_versions AS p
         p.id = m.provider_id
         AND p.revision <= %(revision)s
         AND (p.valid_to_revision IS NULL OR p.valid_to_revision > %(revision)s)
+LEFT JOIN canonical_model_versions AS c
+    ON
+        c.id = m.canonical_id
+        AND c.revision <= %(revision)s
+        AND (c.valid_to_revision IS NULL OR c.valid_to_revision > %(revision)s)
 WHERE
     {conditions}
     AND m.revision <= %(revision)s
@@ -62,6 +72,7 @@ OFFSET %(offset)s;
 SELECT count(*)::integer AS total
 FROM models_metadata AS m
 INNER JOIN llm_providers AS p ON p.id = m.provider_id
+LEFT JOIN canonical_models AS c ON c.id = m.canonical_id
 WHERE
     {conditions}
     AND (m.removed_at IS NULL OR %(show_removed)s)

@@ -11,9 +11,12 @@ SELECT
     m.first_seen_at,
     m.last_changed_at,
     m.removed_at,
+    c.popularity_score,
+    c.benchmark_score,
     CASE WHEN %(with_raw)s THEN m.raw_metadata::text END AS raw
 FROM models_metadata AS m
 INNER JOIN llm_providers AS p ON p.id = m.provider_id
+LEFT JOIN canonical_models AS c ON c.id = m.canonical_id
 WHERE
     m.model_id = ANY(%(model_ids)s::text[])
     AND p.enabled;
@@ -31,9 +34,12 @@ SELECT
     m.first_seen_at,
     m.last_changed_at,
     m.removed_at,
+    c.popularity_score,
+    c.benchmark_score,
     CASE WHEN %(with_raw)s THEN m.raw_metadata::text END AS raw
 FROM models_metadata AS m
 INNER JOIN llm_providers AS p ON p.id = m.provider_id
+LEFT JOIN canonical_models AS c ON c.id = m.canonical_id
 WHERE
     m.model_id > %(after_id)s
     AND (m.removed_at IS NULL OR %(show_removed)s)
@@ -55,9 +61,12 @@ SELECT
     m.first_seen_at,
     m.last_changed_at,
     m.removed_at,
+    c.popularity_score,
+    c.benchmark_score,
     CASE WHEN %(with_raw)s THEN m.raw_metadata::text END AS raw
 FROM models_metadata AS m
 INNER JOIN llm_providers AS p ON p.id = m.provider_id
+LEFT JOIN canonical_models AS c ON c.id = m.canonical_id
 WHERE
     m.provider_id = %(provider_id)s
     AND m.model_id > %(after_id)s
@@ -80,6 +89,8 @@ SELECT
     m.first_seen_at,
     m.last_changed_at,
     m.removed_at,
+    c.popularity_score,
+    c.benchmark_score,
     CASE WHEN %(with_raw)s THEN m.raw_metadata::text END AS raw
 FROM model_versions AS m
 INNER JOIN provider_versions AS p
@@ -87,6 +98,11 @@ INNER JOIN provider_versions AS p
         p.id = m.provider_id
         AND p.revision <= %(revision)s
         AND (p.valid_to_revision IS NULL OR p.valid_to_revision > %(revision)s)
+LEFT JOIN canonical_model_versions AS c
+    ON
+        c.id = m.canonical_id
+        AND c.revision <= %(revision)s
+        AND (c.valid_to_revision IS NULL OR c.valid_to_revision > %(revision)s)
 WHERE
     m.model_id > %(after_id)s
     AND m.revision <= %(revision)s
@@ -184,7 +200,10 @@ SELECT
 SELECT
     canonical_id,
     benchmark_name,
+    coalesce(canonical_name, benchmark_name) AS canonical_name,
     benchmark_type,
+    series,
+    higher_is_better,
     score,
     score_text,
     metric,
@@ -196,6 +215,7 @@ SELECT
     benchmark_date,
     rank,
     normalized_score,
+    series_size,
     metadata::text AS raw
 FROM model_benchmarks
 WHERE
@@ -208,7 +228,10 @@ ORDER BY benchmark_name, version, dataset, metric, harness, variant, source;
 SELECT
     b.canonical_id,
     b.benchmark_name,
+    coalesce(b.canonical_name, b.benchmark_name) AS canonical_name,
     b.benchmark_type,
+    b.series,
+    b.higher_is_better,
     b.score,
     b.score_text,
     b.metric,
@@ -220,6 +243,7 @@ SELECT
     b.benchmark_date,
     b.rank,
     b.normalized_score,
+    b.series_size,
     b.metadata::text AS raw
 FROM model_benchmarks AS b
 WHERE

@@ -14,11 +14,14 @@ SELECT
     m.first_seen_at,
     m.last_changed_at,
     m.removed_at,
+    c.popularity_score,
+    c.benchmark_score,
     CASE WHEN %(with_raw)s THEN m.raw_metadata::text END AS raw,
     x.mix,
     {values} AS values
 FROM models_metadata AS m
 INNER JOIN llm_providers AS p ON p.id = m.provider_id
+LEFT JOIN canonical_models AS c ON c.id = m.canonical_id
 CROSS JOIN LATERAL (SELECT %(ratio)s::numeric * m.pricing_input + m.pricing_output AS mix) AS x
 WHERE
     {offered}
@@ -46,6 +49,8 @@ SELECT
     m.first_seen_at,
     m.last_changed_at,
     m.removed_at,
+    c.popularity_score,
+    c.benchmark_score,
     CASE WHEN %(with_raw)s THEN m.raw_metadata::text END AS raw,
     x.mix,
     {values} AS values
@@ -55,6 +60,11 @@ INNER JOIN provider_versions AS p
         p.id = m.provider_id
         AND p.revision <= %(revision)s
         AND (p.valid_to_revision IS NULL OR p.valid_to_revision > %(revision)s)
+LEFT JOIN canonical_model_versions AS c
+    ON
+        c.id = m.canonical_id
+        AND c.revision <= %(revision)s
+        AND (c.valid_to_revision IS NULL OR c.valid_to_revision > %(revision)s)
 CROSS JOIN LATERAL (SELECT %(ratio)s::numeric * m.pricing_input + m.pricing_output AS mix) AS x
 WHERE
     {offered}

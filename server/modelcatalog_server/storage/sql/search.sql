@@ -106,6 +106,8 @@ SELECT
     m.first_seen_at,
     m.last_changed_at,
     m.removed_at,
+    c.popularity_score,
+    c.benchmark_score,
     CASE WHEN %(with_raw)s THEN m.raw_metadata::text END AS raw,
     m.canonical_id,
     m.model_name,

@@ -146,7 +146,12 @@ def timed(call: Call, client: ModelCatalogClient) -> float:
 
 @contextmanager
 def serving(database_url: str) -> Iterator[ModelCatalogClient]:
-    environment = {**os.environ, "MODELCATALOG_DATABASE_URL": database_url, "MODELCATALOG_LOG_LEVEL": "error"}
+    environment = {
+        **os.environ,
+        "MODELCATALOG_DATABASE_URL": database_url,
+        "MODELCATALOG_LOG_LEVEL": "error",
+        "MODELCATALOG_CACHE_ENTRIES": "0",
+    }
     flags = ("serve", "--offline", "--listen", "127.0.0.1:0")
     with subprocess.Popen([*COMMAND, *flags], env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

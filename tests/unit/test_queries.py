@@ -113,11 +113,13 @@ def test_a_name_is_a_verb_and_an_object() -> None:
         "delete",
         "merge",
         "prune",
+        "rank",
         "remove",
         "save",
+        "score",
         "set",
         "update",
     }
     running = {"beat", "cancel", "end", "remember", "take", "terminate"}
-    serving = {"analyze", "disown", "lock", "try"}
+    serving = {"analyze", "disown", "lock", "tell", "try"}
     assert verbs - reading == keeping | running | serving

@@ -199,7 +199,12 @@ async def _write_versions(connection: Connection, parameters: dict[str, Any]) ->
 
 async def _write_search(connection: Connection, parameters: dict[str, Any], *, everything: bool) -> None:
     """Bring what is searched to what the catalog says, where it differs."""
-    for name in ("close_search_documents", "append_search_documents", "append_search_vocabulary"):
+    for name in (
+        "close_search_documents",
+        "append_search_documents",
+        "append_search_vocabulary",
+        "merge_search_words",
+    ):
         await connection.execute(_SEARCH[name], {**parameters, "everything": everything})
 
 

@@ -219,6 +219,10 @@ FROM (
 ) AS words
 ON CONFLICT (word) DO NOTHING;
 
+-- name: merge_search_words
+-- Brings what waits into the index of words, so that no search has to read it beside the index.
+SELECT merge_search_words();
+
 -- name: prune_search_documents
 -- Deletes documents that were closed before that, a bounded number.
 DELETE FROM search_documents

@@ -14,7 +14,7 @@ import pytest
 
 from acceptance.serving import COMMAND, GRPCURL, OFFLINE, Serve, Server, refused, run, until
 from conftest import DATA, Services, read_json
-from modelcatalog.v1.model_catalog_service_pb2 import GetModelRequest
+from modelcatalog.v1.model_catalog_service_pb2 import GetCatalogInfoRequest, GetModelRequest
 from modelcatalog_client import DatabaseUnavailableError, Refresh, RefreshCancelledError, from_rpc_error, refresh_error
 from modelcatalog_server.storage.migrations import load_migrations
 
@@ -144,10 +144,12 @@ def test_a_refresh_by_one_server_is_seen_by_the_other(pair: Pair) -> None:
 
 def test_a_database_that_goes_away_and_comes_back(pair: Pair, services: Services) -> None:
     until(lambda: pair.first.is_serving() and pair.second.is_serving())
+    pair.first.catalog.GetModel(GPT_5, timeout=10)
     with away(pair.database, services):
-        until(lambda: answer(pair.first) is DatabaseUnavailableError, OUTAGE_TIMEOUT_S)
+        until(lambda: failure_of_info(pair.first) is DatabaseUnavailableError, OUTAGE_TIMEOUT_S)
         until(lambda: not pair.first.is_serving(), OUTAGE_TIMEOUT_S)
-    until(lambda: answer(pair.first) is None, OUTAGE_TIMEOUT_S)
+        assert pair.first.catalog.GetModel(GPT_5, timeout=10).model.id, "what was read before is still answered"
+    until(lambda: failure_of_info(pair.first) is None, OUTAGE_TIMEOUT_S)
     until(pair.first.is_serving, OUTAGE_TIMEOUT_S)
     with pair.first.client() as client:
         assert client.start_refresh(force=True).refresh.id
@@ -174,10 +176,10 @@ def away(database: str, services: Services) -> Iterator[None]:
         services.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
 
-def answer(server: Server) -> type[Exception] | None:
-    """Return what a read fails with, if it does."""
+def failure_of_info(server: Server) -> type[Exception] | None:
+    """Return what a read that nothing caches fails with, if it does."""
     try:
-        server.catalog.GetModel(GPT_5, timeout=10)
+        server.catalog.GetCatalogInfo(GetCatalogInfoRequest(), timeout=10)
     except grpc.RpcError as error:
         return type(from_rpc_error(error))
     return None

@@ -203,7 +203,7 @@ async def test_benchmarks_are_those_that_all_have_a_result_in(client: AsyncModel
     ids = [GPT_5, "openrouter/openai/gpt-5"]
     response = await client.compare_models(ids)
     results = (await client.list_model_benchmarks(GPT_5)).benchmarks
-    assert {row.name for row in response.benchmarks} == {result.name for result in results}
+    assert {row.name for row in response.benchmarks} == {result.canonical_name for result in results}
     assert not any(row.differs for row in response.benchmarks)
     with_another = await client.compare_models([*ids, "mistral/mistral-large-2411"])
     assert not with_another.benchmarks
@@ -211,7 +211,8 @@ async def test_benchmarks_are_those_that_all_have_a_result_in(client: AsyncModel
 
 async def test_a_benchmark_is_shared_in_the_same_series_only(client: AsyncModelCatalogClient) -> None:
     def series(result: Any) -> tuple[str, ...]:
-        return (result.name, result.version, result.dataset, result.metric, result.harness, result.variant)
+        name = result.canonical_name if hasattr(result, "canonical_name") else result.name
+        return (name, result.version, result.dataset, result.metric, result.harness, result.variant)
 
     models = [model async for model in client.list_models(filter="provider_id = openai OR provider_id = anthropic")]
     by_model = {}

@@ -105,6 +105,7 @@ def test_tiers_modes_and_ways_to_reason_are_told_on_a_line() -> None:
 
 def result(name: str, score: str, **more: Any) -> Benchmark:
     number = Decimal(score) if score.replace(".", "").isdigit() else None
+    more.setdefault("canonical_name", name)
     record = BenchmarkRecord(name=name, score_text=score, score=number, raw="{}", **more)
     return Benchmark(canonical_id="lab/model", record=record)
 
@@ -146,3 +147,21 @@ def test_scores_differ_as_numbers_and_texts_as_texts() -> None:
     assert differs("88", "88.5")
     assert differs("pass", "fail")
     assert not differs("pass", "pass")
+
+
+def test_spellings_of_one_benchmark_are_one_series() -> None:
+    first = [result("SWE-Bench Pro", "1", canonical_name="SWE-bench Pro")]
+    second = [result("SWE Bench Pro", "2", canonical_name="SWE-bench Pro")]
+    assert scores(first, second) == [("SWE-Bench Pro", ["1", "2"])]
+
+
+@pytest.mark.parametrize(
+    ("directions", "best"),
+    [([True, True], ["1"]), ([False, False], ["0"]), ([None, None], []), ([True, None], []), ([True, False], [])],
+)
+def test_a_score_is_best_only_where_the_direction_is_known(directions: list[bool | None], best: list[str]) -> None:
+    results = [
+        result("A", score, higher_is_better=higher) for score, higher in zip(("9", "10"), directions, strict=True)
+    ]
+    (row,) = compare_benchmarks([facts(str(number), benchmarks=[each]) for number, each in enumerate(results)])
+    assert list(row.best) == best

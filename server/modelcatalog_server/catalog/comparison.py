@@ -133,13 +133,22 @@ def compare_fields(models: Sequence[Facts]) -> list[Row]:
 def compare_benchmarks(models: Sequence[Facts]) -> list[BenchmarkRow]:
     """Return a row for each series in which every model has a result, by name.
 
-    A series is the same name, version, dataset, metric, harness and variant. Of several results of a model in one of
-    them the newest counts.
+    A series is the same canonical name, version, dataset, metric, harness and variant. Of several results of a model in
+    one of them the newest counts.
     """
     by_model = [_by_series(model.benchmarks) for model in models]
     shared = set.intersection(*map(set, by_model))
     ordered = sorted(shared, key=lambda series: [part or "" for part in series])
-    return [BenchmarkRow(results=[results[series] for results in by_model]) for series in ordered]
+    return [_compare_results(models, [results[series] for results in by_model]) for series in ordered]
+
+
+def _compare_results(models: Sequence[Facts], results: Sequence[Benchmark]) -> BenchmarkRow:
+    """Return one row; a score is best only where all results say which direction is better, and the same."""
+    directions = {result.record.higher_is_better for result in results}
+    if directions not in ({True}, {False}):
+        return BenchmarkRow(results=results)
+    scores = [result.record.score for result in results]
+    return BenchmarkRow(results=results, best=find_best(models, scores, max if True in directions else min))
 
 
 def _check_ids(model_ids: Sequence[str]) -> None:
@@ -226,7 +235,7 @@ def _by_series(benchmarks: Sequence[Benchmark]) -> dict[tuple[str | None, ...], 
 
 def _series_of(benchmark: Benchmark) -> tuple[str | None, ...]:
     record = benchmark.record
-    return (record.name, record.version, record.dataset, record.metric, record.harness, record.variant)
+    return (record.canonical_name, record.version, record.dataset, record.metric, record.harness, record.variant)
 
 
 def _score_of(benchmark: Benchmark) -> Decimal | str:

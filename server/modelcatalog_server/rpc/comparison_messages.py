@@ -127,7 +127,7 @@ def _to_row(row: Row) -> pb.ComparisonRow:
 def _to_benchmark_row(row: BenchmarkRow) -> pb.BenchmarkComparison:
     record = row.results[0].record
     return pb.BenchmarkComparison(
-        name=record.name,
+        name=record.canonical_name,
         metric=record.metric,
         harness=record.harness,
         variant=record.variant,

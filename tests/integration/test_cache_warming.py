@@ -75,6 +75,7 @@ async def test_after_a_new_revision_it_is_prepared_anew(stage: Stage) -> None:
         stage.catalog.model(GPT_5)["name"] = "new"
         stage.catalog.remove("zeldoc/z-code")
         await stage.refresh()
+        await client.get_catalog_info(min_revision=2)  # now the process knows of it
         await until_warm(stage.running)
         before = misses(stage.running)
         response = await client.get_model(GPT_5)
@@ -105,6 +106,7 @@ async def test_what_was_asked_for_most_is_rebuilt_with_a_new_revision(stage: Sta
             await ask()
         stage.catalog.model(GPT_5)["name"] = "new"
         await stage.refresh()
+        await client.get_catalog_info(min_revision=2)  # now the process knows of it
         await until_warm(stage.running)
         before = misses(stage.running)
         assert [response.catalog_revision for response in await ask()] == [2, 2]

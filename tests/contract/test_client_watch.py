@@ -231,7 +231,7 @@ async def test_a_timeout_holds_for_the_watch_as_a_whole(driver: AsyncDriver, pee
         await driver.read(watch)
     assert len(peer.calls) == 2
     first, second = (call.seconds or 0 for call in peer.calls)
-    assert 0 < second < first <= 2
+    assert 0 < second < first <= 2.1, "as the peer reckons: a little more may be left than was given"
 
 
 async def test_both_are_context_managers(peer: Peer) -> None:

@@ -391,7 +391,7 @@ async def test_whatever_is_typed_is_answered_or_refused(client: AsyncModelCatalo
         "\0\t\n\r a",
     ]
     answered = 0
-    for number in range(2000):
+    for number in range(600):
         match number % 4:
             case 0:
                 query = rng.choice(ids)[rng.randrange(5) :]
@@ -405,7 +405,7 @@ async def test_whatever_is_typed_is_answered_or_refused(client: AsyncModelCatalo
             continue
         assert len(page.results) == min(page.total_size, 1), query
         answered += page.total_size > 0
-    assert answered > 500
+    assert answered > 150
 
 
 # --- words ---------------------------------------------------------------------------------------------------------

@@ -170,6 +170,9 @@ def test_benchmarks_are_those_of_the_model_itself(server: Server) -> None:
     assert "no results are known of openai/text-embedding-3-small" in none.stderr
 
 
+# --- search, compare, offers, facets --------------------------------------------------------------------------
+
+
 def test_words_find_models_best_first(server: Server) -> None:
     result = ask(server, "models", "search", "claud", "sonet", "4", "--limit", "3")
     header, *found = rows(result.stdout)
@@ -182,6 +185,50 @@ def test_words_find_models_best_first(server: Server) -> None:
     assert first["model"].keys() == {"id", "pricing"}
     assert first["model"]["id"] == "openai/gpt-4o"
     assert first["score"] >= second["score"]
+
+
+def test_models_are_set_side_by_side(server: Server) -> None:
+    models = ("openai/gpt-5", "claude-opus-4.6")
+    result = ask(server, "models", "compare", *models, "--input-tokens", "100000", "--output-tokens", "5000")
+    header, *fields = rows(result.stdout)
+    assert header == ["field", "openai/gpt-5", "anthropic/claude-opus-4-6"]
+    assert ["pricing.input", "$1.25 *", "$5.00"] in fields
+    assert ["limits.context_window", "400K", "1M *"] in fields
+    assert ["capabilities.streaming", "unknown", "unknown"] in fields
+    assert ["cost of the workload", "$0.175", "$0.625"] in fields
+    assert "claude-opus-4.6 is taken for anthropic/claude-opus-4-6" in result.stderr
+    fewer = rows(answer(server, "models", "compare", *models, "--only-differences"))
+    assert "capabilities.streaming" not in [row[0] for row in fewer]
+    assert "cost of the workload" not in [row[0] for row in fewer]
+    document = json.loads(answer(server, "models", "compare", *models, "--json"))
+    assert [model["id"] for model in document["models"]] == header[1:]
+    assert document["costs"] == []
+
+
+def test_offers_are_cheapest_first(server: Server) -> None:
+    header, *offers = rows(answer(server, "models", "offers", "gpt-5", "--limit", "0"))
+    assert header[:2] == ["model", "blended/1M"]
+    prices = [float(row[1].removeprefix("$")) for row in offers if row[1].startswith("$")]
+    assert prices == sorted(prices)
+    assert len(prices) > 5
+    arguments = ("models", "offers", "openai/gpt-5", "--canonical", "--limit", "1", "--ratio", "0", "--json")
+    (cheapest,) = documents(answer(server, *arguments))
+    assert cheapest["blended_price"] == cheapest["model"]["pricing"]["output"]
+
+
+def test_facets_say_what_a_filter_can_ask_for(server: Server) -> None:
+    header, *fields = rows(answer(server, "models", "facets"))
+    assert header == ["field", "type", "unknown", "values", "operators"]
+    assert next(row for row in fields if row[0] == "pricing.input")[3].startswith("free to $")
+    header, *families = rows(answer(server, "models", "facets", "family", "--filter", "provider_id = openai"))
+    assert header == ["family", "models"]
+    assert ["gpt", "14"] in families
+    assert dict(rows(answer(server, "models", "facets", "pricing.input")))["from"] == "free"
+    (facet,) = documents(answer(server, "models", "facets", "family", "--json"))
+    assert facet["field"] == "family"
+    nothing = ask(server, "models", "facets", "price")
+    assert nothing.exit_code == 2
+    assert "no filter takes a field 'price'; there are: id, " in nothing.stderr
 
 
 # --- providers, info ------------------------------------------------------------------------------------------

@@ -86,6 +86,15 @@ def test_models_by_words(server: Server, client: ModelCatalogClient) -> None:
     assert all("sonnet" in each["model"]["id"] for each in answer["results"])
 
 
+def test_several_models_side_by_side(server: Server, client: ModelCatalogClient) -> None:
+    ids = ["openai/gpt-5", "anthropic/claude-opus-4-6", "google/gemini-2.5-pro"]
+    answer = ask(server, "CompareModels", model_ids=ids)
+    assert is_same(answer, client.compare_models(ids))
+    price = next(row for row in answer["rows"] if row["field"] == "pricing.input")
+    assert [value["value"] for value in price["values"]] == ["1.25", "5", "1.25"]
+    assert price["best"] == ["openai/gpt-5", "google/gemini-2.5-pro"]
+
+
 def test_the_benchmarks_of_a_model(server: Server, client: ModelCatalogClient) -> None:
     answer = ask(server, "ListModelBenchmarks", model_id="gpt-5")
     assert is_same(answer, client.list_model_benchmarks("gpt-5"))

@@ -25,7 +25,7 @@ from time import perf_counter
 
 import psycopg
 
-from modelcatalog_client import ModelCatalogClient, Workload
+from modelcatalog_client import AmbiguousModelError, ModelCatalogClient, Workload
 from modelcatalog_server.embedded import DataDirectory, EmbeddedPostgres
 
 ROOT = Path(__file__).parents[1]
@@ -87,7 +87,7 @@ def queries(model_ids: list[str]) -> list[Query]:
 
     def resolve(chance: random.Random) -> Call:
         reference = chance.choice(REFERENCES)
-        return lambda client: client.resolve_model(reference)
+        return lambda client: answer_of(client, reference)
 
     def offers(chance: random.Random) -> Call:
         canonical_id = chance.choice(CANONICAL)
@@ -105,6 +105,14 @@ def queries(model_ids: list[str]) -> list[Query]:
         Query("facets", lambda _: lambda client: client.list_model_facets()),
         Query("facets, three filters", lambda _: lambda client: client.list_model_facets(filter=FILTER)),
     ]
+
+
+def answer_of(client: ModelCatalogClient, reference: str) -> object:
+    """Return what a reference means; among cloned providers it may be ambiguous, which is an answer, too."""
+    try:
+        return client.resolve_model(reference)
+    except AmbiguousModelError as error:
+        return error
 
 
 def first_page(pager: object) -> object:

@@ -91,7 +91,7 @@ def misuse(client: ModelCatalogClient) -> None:
     client.get_model("openai/gpt-5", view="everything")  # type: ignore[arg-type]  # what this line is about
     client.get_model("openai/gpt-5", "full")  # type: ignore[call-arg]  # what this line is about
     client.get_model("openai/gpt-5").modle  # type: ignore[attr-defined]  # noqa: B018
-    ModelCatalogClient(tls=True)  # type: ignore[arg-type]
+    ModelCatalogClient(tls=True)  # type: ignore[arg-type]  # mypy has to refuse it
 
 
 async def read_async() -> None:

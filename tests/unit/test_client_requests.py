@@ -20,7 +20,7 @@ def test_names_and_enum_values_mean_the_same() -> None:
 
 def test_a_name_there_is_not_is_refused_with_those_there_are() -> None:
     with pytest.raises(ValueError, match="basic, full"):
-        requests.view_value("FULL")  # type: ignore[arg-type]
+        requests.view_value("FULL")  # type: ignore[arg-type]  # what a caller without mypy may write
 
 
 def test_one_string_is_not_taken_for_its_letters() -> None:

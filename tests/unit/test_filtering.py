@@ -368,7 +368,7 @@ def test_every_field_of_the_message_can_be_asked_for_or_is_known_not_to(
 def paths_of(message: type) -> set[str]:
     """Return the paths of a message's fields, those of the messages of our own in it too."""
     paths = set()
-    for field in message.DESCRIPTOR.fields:  # type: ignore[attr-defined]
+    for field in message.DESCRIPTOR.fields:  # type: ignore[attr-defined]  # a type of message
         inner = field.message_type
         own = inner is not None and inner.full_name.startswith("modelcatalog.v1.") and not field.is_repeated
         paths |= {f"{field.name}.{below.name}" for below in inner.fields} if own else {field.name}
@@ -415,7 +415,7 @@ def test_a_field_is_of_the_type_that_the_message_says(
 ) -> None:
     for field in catalogue.fields.values():
         assert bool(field.values) is (field.type is FieldType.ENUM)
-        descriptor = message.DESCRIPTOR  # type: ignore[attr-defined]
+        descriptor = message.DESCRIPTOR  # type: ignore[attr-defined]  # as above
         for name in field.path.split(".")[:-1]:
             descriptor = descriptor.fields_by_name[name].message_type
         found = descriptor.fields_by_name[field.path.rpartition(".")[2]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ _MOST = 200
 _PLAIN = re.compile(r"[\w./@:+-]*", re.ASCII)
 
 
-class _Id(click.ParamType[str]):
+class _Id(click.ParamType[str], ABC):
     """Text that completes to what the server has."""
 
     def shell_complete(self, ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -34,9 +35,9 @@ class _Id(click.ParamType[str]):
             return list(self.find(client, f"id = {incomplete}*" if incomplete else ""))
         return []
 
+    @abstractmethod
     def find(self, client: ModelCatalogClient, wanted: str) -> Iterator[CompletionItem]:
         """Yield what fits a filter."""
-        raise NotImplementedError
 
 
 class ProviderId(_Id):

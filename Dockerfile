@@ -1,6 +1,6 @@
-# The service with everything it needs, its own PostgreSQL and Valkey included. docs/operations.md says how to run it.
+# The service with everything it needs, its own PostgreSQL and Valkey included. docs/deployment.md says how to run it.
 
-FROM python:3.13.14-slim-bookworm AS base
+FROM python:3.13.14-slim-trixie AS base
 
 FROM base AS build
 
@@ -9,8 +9,10 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 RUN python -m venv /opt/modelcatalog
 WORKDIR /src
 # First what changes rarely: the pinned requirements, each checked against its hash.
-COPY requirements/server.txt requirements/server.txt
-RUN /opt/modelcatalog/bin/python -m pip install --require-hashes --requirement requirements/server.txt
+# REQUIREMENTS=tracing: with what traces need.
+ARG REQUIREMENTS=server
+COPY requirements/${REQUIREMENTS}.txt requirements.txt
+RUN /opt/modelcatalog/bin/python -m pip install --require-hashes --requirement requirements.txt
 COPY LICENSE README.md pyproject.toml ./
 COPY generated generated
 COPY server server
@@ -36,7 +38,7 @@ ENV PATH=/opt/modelcatalog/bin:$PATH \
 USER 10001:10001
 WORKDIR /var/lib/modelcatalog
 VOLUME /var/lib/modelcatalog
-EXPOSE 50051
+EXPOSE 50051 9464
 STOPSIGNAL SIGTERM
 
 COPY --chmod=0644 deploy/health_check.py /opt/modelcatalog/health_check.py

@@ -31,7 +31,7 @@ from modelcatalog_server.embedded import DataDirectory, EmbeddedPostgres
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 
-from cloned_catalog import clone_providers  # noqa: E402 - the path has to be set before
+from cloned_catalog import TABLES, clone_providers  # noqa: E402 - the path has to be set before
 from machine import describe_machine  # noqa: E402 - as above
 
 COMMAND = (sys.executable, "-m", "modelcatalog_server")
@@ -127,6 +127,11 @@ class Measured:
     p95: float
     worst: float
     database: float
+    ambiguous: int
+
+    @property
+    def remark(self) -> str:
+        return f"  ({self.ambiguous} ambiguous)" if self.ambiguous else ""
 
 
 def measure(query: Query, client: ModelCatalogClient, database_url: str, calls: int) -> Measured:
@@ -135,26 +140,29 @@ def measure(query: Query, client: ModelCatalogClient, database_url: str, calls: 
         query.make_call(chance)(client)
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("SELECT pg_stat_statements_reset()")
-        times = [timed(query.make_call(chance), client) for _ in range(calls)]
+        answers = [timed(query.make_call(chance), client) for _ in range(calls)]
         row = connection.execute(
             "SELECT sum(total_plan_time + total_exec_time) FROM pg_stat_statements AS s"
             " INNER JOIN pg_database AS d ON d.oid = s.dbid"
             " WHERE d.datname = current_database() AND query NOT LIKE '%%pg_stat_statements%%'"
         ).fetchone()
     assert row is not None
+    times = [time for time, _ in answers]
     p95 = statistics.quantiles(times, n=20)[-1]
-    return Measured(statistics.median(times), p95, max(times), (row[0] or 0) / calls)
+    ambiguous = sum(isinstance(answer, AmbiguousModelError) for _, answer in answers)
+    return Measured(statistics.median(times), p95, max(times), (row[0] or 0) / calls, ambiguous)
 
 
-def timed(call: Call, client: ModelCatalogClient) -> float:
+def timed(call: Call, client: ModelCatalogClient) -> tuple[float, object]:
     begin = perf_counter()
-    call(client)
-    return (perf_counter() - begin) * 1000
+    answer = call(client)
+    return (perf_counter() - begin) * 1000, answer
 
 
 @contextmanager
 def serving(database_url: str) -> Iterator[ModelCatalogClient]:
     environment = {
+        "MODELCATALOG_METRICS_LISTEN": "off",
         **os.environ,
         "MODELCATALOG_DATABASE_URL": database_url,
         "MODELCATALOG_LOG_LEVEL": "error",
@@ -180,13 +188,12 @@ def prepare(database_url: str) -> None:
 
 def run(database_url: str, times: int, calls: int) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
-        begin = perf_counter()
-        rows = clone_providers(connection, times)
         version = connection.info.server_version
         ids = [row[0] for row in connection.execute("SELECT model_id FROM models_metadata ORDER BY random() LIMIT 500")]
+        (models,) = connection.execute("SELECT count(*) FROM models_metadata").fetchone() or (0,)
     print(
-        f"\n{times}x: {rows:,} models (made in {perf_counter() - begin:.0f} s),"
-        f" PostgreSQL {version // 10000}.{version % 10000}, load {os.getloadavg()[0]:.1f}\n"
+        f"\n{times}x: {models:,} models, PostgreSQL {version // 10000}.{version % 10000},"
+        f" load {os.getloadavg()[0]:.1f}\n"
         f"{'one call at a time':<24} {'median':>9} {'p95':>9} {'worst':>9} {'PostgreSQL':>11}",
         flush=True,
     )
@@ -199,7 +206,7 @@ def run(database_url: str, times: int, calls: int) -> None:
                 continue
             print(
                 f"{query.name:<24} {figures.median:>6.1f} ms {figures.p95:>6.1f} ms {figures.worst:>6.1f} ms"
-                f" {figures.database:>8.1f} ms",
+                f" {figures.database:>8.1f} ms{figures.remark}",
                 flush=True,
             )
 
@@ -211,36 +218,53 @@ async def main(folder: Path, sizes: list[int], calls: int) -> None:
             await asyncio.to_thread(configure, postgres.dsn)
         async with EmbeddedPostgres(directory) as postgres:  # again: only a start loads a library
             for times in sizes:
-                url = await asyncio.to_thread(create_database, postgres.dsn, f"x{times}")
-                await asyncio.to_thread(prepare, url)
-                await asyncio.to_thread(run, url, times, calls)
+                url = await asyncio.to_thread(provide_database, postgres.dsn, times)
+                if calls:
+                    await asyncio.to_thread(run, url, times, calls)
 
 
 def configure(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'")
-        connection.execute("ALTER SYSTEM SET max_wal_size = '8GB'")  # making a large catalog is not what is measured
-
-
-def create_database(dsn: str, name: str) -> str:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
         connection.execute("ALTER SYSTEM SET pg_stat_statements.track_planning = on")
-        connection.execute("SELECT pg_reload_conf()")
-    url = dsn.replace("/modelcatalog?", f"/{name}?")
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("CREATE EXTENSION pg_stat_statements")
+        # Making a large catalog is not what is measured.
+        connection.execute("ALTER SYSTEM SET max_wal_size = '8GB'")
+        connection.execute("ALTER SYSTEM SET fsync = off")
+
+
+def provide_database(dsn: str, times: int) -> str:
+    """Return the address of a catalog of that size, made unless the folder has it."""
+    url = dsn.replace("/modelcatalog?", f"/x{times}?")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [f"x{times}"]).fetchone():
+            return url
+        if times == 1:
+            connection.execute("CREATE DATABASE x1")
+            with psycopg.connect(url, autocommit=True) as created:
+                created.execute("CREATE EXTENSION pg_stat_statements")
+            prepare(url)
+        else:
+            provide_database(dsn, 1)
+            connection.execute(f"CREATE DATABASE x{times} TEMPLATE x1")  # type: ignore[call-overload]  # a number
+    begin = perf_counter()
+    with psycopg.connect(url, autocommit=True) as created:
+        # Nothing here is read as of a past revision.
+        rows = clone_providers(created, times, tables=[table for table in TABLES if table != "model_versions"])
+    print(f"{times}x: {rows:,} models made in {perf_counter() - begin:.0f} s", flush=True)
     return url
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 10, 100], help="how many times today's catalog")
-    parser.add_argument("--calls", type=int, default=200, help="of each kind")
+    parser.add_argument("--calls", type=int, default=200, help="of each kind; 0 only makes the catalogs")
+    parser.add_argument("--folder", type=Path, help="where catalogs are kept from one run to the next")
     arguments = parser.parse_args()
-    scratch = Path(tempfile.mkdtemp(prefix="modelcatalog-bench-"))
-    scratch.chmod(0o755)  # the servers run as an unprivileged user when we are root
+    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="modelcatalog-bench-"))
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)  # the servers run as an unprivileged user when we are root
     try:
-        asyncio.run(main(scratch, arguments.sizes, arguments.calls))
+        asyncio.run(main(folder, arguments.sizes, arguments.calls))
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if arguments.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)

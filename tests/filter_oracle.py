@@ -88,12 +88,16 @@ Verdict = bool | None
 
 
 class Table:
-    """Messages by field, each read once."""
+    """Messages by field, each read once. Most values are those of many messages, and judged once."""
 
     def __init__(self, catalogue: FieldCatalogue, messages: Sequence[Any]) -> None:
         self.ids = [message.id for message in messages]
         self.columns = {
             path: [read(message, field) for message in messages] for path, field in catalogue.fields.items()
+        }
+        self._keys = {path: [repr(value) for value in column] for path, column in self.columns.items()}
+        self._distinct = {
+            path: dict(zip(self._keys[path], column, strict=True)) for path, column in self.columns.items()
         }
 
     def find(self, filter_: Filter) -> list[str]:
@@ -103,7 +107,9 @@ class Table:
     def judge(self, filter_: Filter) -> list[Verdict]:
         """Return for each message whether it fits."""
         if isinstance(filter_, Condition):
-            return [_judge_condition(filter_, value) for value in self.columns[filter_.field.path]]
+            path = filter_.field.path
+            judged = {key: _judge_condition(filter_, value) for key, value in self._distinct[path].items()}
+            return [judged[key] for key in self._keys[path]]
         verdicts = [self.judge(part) for part in filter_.parts]
         if filter_.word == "NOT":
             return [None if verdict is None else not verdict for verdict in verdicts[0]]
@@ -118,12 +124,8 @@ class Table:
             column = self.columns[field.path]
             known = [row for row in rows if column[row] is not None]
             unknown = [row for row in rows if column[row] is None]
-            rows = _sort_stably(known, [comparable(value) for value in column], reverse=descending) + unknown
+            rows = sorted(known, key=lambda row: comparable(column[row]), reverse=descending) + unknown
         return [self.ids[row] for row in rows]
-
-
-def _sort_stably(rows: list[int], values: Sequence[Any], *, reverse: bool) -> list[int]:
-    return sorted(rows, key=lambda row: values[row], reverse=reverse)
 
 
 def _join(decisive: bool, verdicts: Sequence[Verdict]) -> Verdict:

@@ -11,8 +11,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from copy import deepcopy
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import psycopg
 
 from conftest import Services, StartApp, make_settings, refresh_to_end
+from modelcatalog_client import AsyncModelCatalogClient, DeadlineExceededError
 from modelcatalog_server import app
 from modelcatalog_server.domain.refresh import Refresh, Trigger
 from upstream_server import UpstreamServer, recorded
@@ -41,23 +41,27 @@ _made_for: set[str] = set()
 
 
 @cache
-def _recorded() -> Any:
+def _recorded() -> str:
+    """Return it as text: to read that takes a fraction of what a deep copy does."""
     whole = json.loads(recorded("catalog-2026-07-02"))
     providers = {id_: whole["providers"][id_] for id_ in ("anthropic", "openai", "openrouter", "zeldoc")}
     kept = dict(list(providers["openrouter"]["models"].items())[:11])
     providers["openrouter"] = {**providers["openrouter"], "models": kept}
     labs = ("anthropic/", "openai/")
-    return {
-        "models": {id_: model for id_, model in whole["models"].items() if id_.startswith(labs)},
-        "providers": providers,
-    }
+    models = {id_: model for id_, model in whole["models"].items() if id_.startswith(labs)}
+    return json.dumps({"models": models, "providers": providers})
+
+
+@cache
+def _gpt_5() -> str:
+    return json.dumps(json.loads(_recorded())["providers"]["openai"]["models"]["gpt-5"])
 
 
 class SmallCatalog:
     """The payload: 4 providers (anthropic, openai, openrouter and zeldoc with one model), two labs' own models."""
 
     def __init__(self) -> None:
-        self.document: dict[str, Any] = deepcopy(_recorded())
+        self.document: dict[str, Any] = json.loads(_recorded())
 
     @property
     def providers(self) -> dict[str, Any]:
@@ -77,8 +81,7 @@ class SmallCatalog:
     def add(self, model_id: str, **fields: Any) -> dict[str, Any]:
         """List a model that is like GPT-5 but for these fields."""
         provider_id, _, upstream_id = model_id.partition("/")
-        gpt_5 = _recorded()["providers"]["openai"]["models"]["gpt-5"]
-        model: dict[str, Any] = deepcopy(gpt_5) | {"id": upstream_id} | fields
+        model: dict[str, Any] = json.loads(_gpt_5()) | {"id": upstream_id} | fields
         self.providers[provider_id]["models"][upstream_id] = model
         return model
 
@@ -133,14 +136,16 @@ def clone_small(templates: Services) -> Iterator[str]:
     """Yield a database with the small catalog, revision 1, and drop it again."""
     if templates.database_url not in _made_for:
         templates.execute(f"CREATE DATABASE {_TEMPLATE} TEMPLATE mc_empty STRATEGY file_copy")
-        asyncio.run(_load(templates, templates.url_of(_TEMPLATE)))
+        asyncio.run(load_small(templates, templates.url_of(_TEMPLATE)))
         _made_for.add(templates.database_url)
     url = templates.clone(_TEMPLATE)
     yield url
     templates.drop(url)
 
 
-async def _load(templates: Services, url: str) -> None:
+async def load_small(templates: Services, url: str) -> None:
+    """Load the small catalog into a database that has the schema."""
+
     def start(database_url: str, **settings: Any) -> AbstractAsyncContextManager[app.App]:
         return app.start(make_settings(templates, database_url, **settings))
 
@@ -154,6 +159,15 @@ async def fetch(database_url: str, statement: str, *parameters: Any) -> list[Any
         cursor = await connection.execute(statement.encode(), parameters or None)
         rows = await cursor.fetchall() if cursor.description else []
         return [row[0] if len(row) == 1 else row for row in rows]
+
+
+@asynccontextmanager
+async def locked(database_url: str, what: str) -> AsyncIterator[None]:
+    """Hold a lock that statements wait for."""
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        await connection.execute(f"LOCK TABLE {what} MODE".encode())
+        yield
+        await connection.rollback()
 
 
 async def _connect(database_url: str) -> psycopg.AsyncConnection[Any]:
@@ -180,8 +194,21 @@ async def marks_of_rows(database_url: str, tables: Sequence[str] = CATALOG_TABLE
     return marks
 
 
+async def wait_in_vain(client: AsyncModelCatalogClient, revision: int) -> None:
+    """Read at a revision that does not come, until that is what the read says.
+
+    It does so half a second before the time of the call is over: a machine that stands still so long is asked again.
+    """
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(DeadlineExceededError):
+                await client.get_model("openai/gpt-5", min_revision=revision, timeout=1)
+                return
+
+
 async def until(condition: Callable[[], Any], *, seconds: float = 20) -> None:
     """Wait until a condition holds that nothing tells of; it may have to be awaited itself."""
+    pause_s = 0.01
     async with asyncio.timeout(seconds):
         while True:
             met = condition()
@@ -189,4 +216,5 @@ async def until(condition: Callable[[], Any], *, seconds: float = 20) -> None:
                 met = await met
             if met:
                 return
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(pause_s)
+            pause_s = min(1.2 * pause_s, 0.05)  # what is waited for longer has use for the processor

@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 
 from modelcatalog_client._timeouts import check_timeout
+from modelcatalog_client._tracing import trace_metadata
 
 Pem = bytes | str | os.PathLike[str]
 Metadata = tuple[tuple[str, str], ...]
@@ -73,7 +74,9 @@ class ClientConfig:
         """Request metadata of a call."""
         token = (("authorization", f"Bearer {self.token}"),) if self.token else ()
         revision = (("x-catalog-min-revision", str(min_revision)),) if min_revision is not None else ()
-        return token + revision
+        # gRPC's own header says what a client understands, not what it wants.
+        encoding = (("x-catalog-accept-encoding", "gzip"),) if self.compression is grpc.Compression.Gzip else ()
+        return token + revision + encoding + trace_metadata()
 
     def channel_options(self) -> list[tuple[str, str | int]]:
         """Arguments of the channel; those of the caller win."""
@@ -104,6 +107,8 @@ def _defaults() -> dict[str, str | int]:
         # gRPC's own maximum is two minutes, longer than a watch tries to get back.
         "grpc.initial_reconnect_backoff_ms": 500,
         "grpc.max_reconnect_backoff_ms": 5_000,
+        # A new client tries at once, also where another one of this process has just found nobody and waits.
+        "grpc.use_local_subchannel_pool": 1,
         "grpc.max_receive_message_length": 16 * _MIB,
     }
 

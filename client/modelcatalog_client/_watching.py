@@ -8,9 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from modelcatalog.v1.refresh_pb2 import RefreshStatus
-from modelcatalog_client.errors import CatalogError, SlowConsumerError, UnavailableError
+from modelcatalog_client.errors import CallCancelledError, CatalogError, SlowConsumerError, UnavailableError
 
 DEFAULT_HEARTBEAT = 15.0
+
+# CANCELLED, where we have not cancelled: what comes in just when a server stops listening gets that from its gRPC.
+_PASSING = (UnavailableError, SlowConsumerError, CallCancelledError)
 
 # Runs of which the last sequence is remembered: more than any stream interleaves, few enough to forget nothing about.
 _REMEMBERED_RUNS = 256
@@ -99,7 +102,7 @@ class Recovery:
 
     def pause_after(self, error: CatalogError) -> float | None:
         """Seconds to wait before subscribing again; None when the error is to be raised instead."""
-        if not isinstance(error, (UnavailableError, SlowConsumerError)):
+        if not isinstance(error, _PASSING):
             return None
         now = self._clock()
         if self._lost_at is None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sys
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 try:
@@ -18,15 +16,15 @@ try:
 
     from modelcatalog_server.commands.groups import info, models, providers
     from modelcatalog_server.commands.server_options import ServerOptions, server_options
+    from modelcatalog_server.commands.tokens import token
 except ModuleNotFoundError as missing:
     sys.exit(f"the command needs the server: pip install 'modelcatalog[server]' (missing: {missing.name})")
 
 from modelcatalog_server.domain.errors import CatalogError, StartupError
+from modelcatalog_server.running import run
 
 if TYPE_CHECKING:
     from modelcatalog_server.settings import Settings
-
-T = TypeVar("T")
 
 _MAX_TIMEOUT_S = 7 * 86_400
 
@@ -84,7 +82,7 @@ def serve(**flags: Any) -> None:
     Without a database or Redis in the settings it brings its own.
     """
     with suppress(asyncio.CancelledError):
-        _run(_serve(_load(flags)))
+        run(_serve(_load(flags)), on_switch=_switch_log_level)
 
 
 @cli.command(cls=MigrateCommand)
@@ -92,11 +90,34 @@ def migrate(**flags: Any) -> None:
     """Bring the database to the schema of this version."""
     from modelcatalog_server import app
 
-    applied = _run(app.migrate_database(_load(flags)))
+    applied = run(app.migrate_database(_load(flags)))
     for migration in applied:
         click.echo(f"applied {migration.version:04} {migration.name}")
     if not applied:
         click.echo("the schema is up to date")
+
+
+_FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+
+
+@cli.command(cls=MigrateCommand)
+@_FILE
+def backup(file: Path, **flags: Any) -> None:
+    """Write the whole database into a new FILE, also while it serves. Keep it as private as the database."""
+    from modelcatalog_server import backups
+
+    run(backups.write_backup(_load(flags), file))
+    click.echo(f"wrote {file}, {file.stat().st_size:,} bytes")
+
+
+@cli.command(cls=MigrateCommand)
+@_FILE
+def restore(file: Path, **flags: Any) -> None:
+    """Bring what `backup` wrote to FILE into an empty database; `migrate` after it, if this version is newer."""
+    from modelcatalog_server import backups
+
+    run(backups.restore_backup(_load(flags), file))
+    click.echo(f"restored {file}")
 
 
 @cli.command()
@@ -134,7 +155,7 @@ def refresh(server: ServerOptions, *, request_id: UUID | None, no_wait: bool, **
     sys.exit(run(RefreshOptions(server=server, request_id=str(request_id or uuid4()), wait=not no_wait, **options)))
 
 
-for command in (info, models, providers):
+for command in (info, models, providers, token):
     cli.add_command(command)
 
 
@@ -151,6 +172,11 @@ def main() -> None:
 
 
 async def _serve(settings: Settings) -> None:
+    if settings.workers > 1:
+        from modelcatalog_server.workers.supervisor import supervise
+
+        await supervise(settings, _print_ready)
+        return
     from modelcatalog_server.backends import start_backends
 
     importing = asyncio.create_task(_import_ahead(), name="import")
@@ -158,7 +184,18 @@ async def _serve(settings: Settings) -> None:
         importing.cancel()
         from modelcatalog_server import app
 
-        await app.serve(settings, backends)
+        await app.serve(settings, backends, _print_ready)
+
+
+def _switch_log_level() -> None:
+    from modelcatalog_server.logs import LEVEL
+
+    LEVEL.switch()
+
+
+def _print_ready(line: str) -> None:
+    """Say that it serves, in the one line that people and scripts wait for."""
+    click.echo(line)
 
 
 async def _import_ahead() -> None:
@@ -179,36 +216,6 @@ def _load(flags: dict[str, Any]) -> Settings:
     settings = load_settings(**flags)
     set_up_logs(settings.log_level, settings.log_format)
     return settings
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run on uvloop where there is one: worth about a fifth of the throughput."""
-    try:
-        import uvloop
-    except ModuleNotFoundError:
-        new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
-    else:
-        new_loop = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        return runner.run(_until_signalled(work))
-
-
-async def _until_signalled(work: Coroutine[Any, Any, T]) -> T:
-    """Have SIGTERM and Ctrl-C cancel the work, which then ends in its own order.
-
-    A second signal ends the process at once; its children die with it.
-    """
-    task = asyncio.current_task()
-    assert task is not None, "a coroutine runs in a task"  # noqa: S101 - a broken invariant, not a check
-
-    def on_signal() -> None:
-        if task.cancelling():
-            os._exit(1)
-        task.cancel()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
-    return await work
 
 
 if __name__ == "__main__":

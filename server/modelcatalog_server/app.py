@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import platform
 import shlex
 import shutil
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
 import structlog
@@ -24,6 +26,7 @@ import structlog
 from modelcatalog_server.backends import Backends, start_backends
 from modelcatalog_server.cache.control import ResponseCacheControl
 from modelcatalog_server.cache.near import NearCache
+from modelcatalog_server.cache.quotas import SharedQuotas
 from modelcatalog_server.cache.redis_cache import RedisCache
 from modelcatalog_server.cache.responses import CachedResponses
 from modelcatalog_server.cache.shared import SharedResponses
@@ -40,10 +43,20 @@ from modelcatalog_server.catalog.references import References
 from modelcatalog_server.catalog.search import ModelSearch
 from modelcatalog_server.catalog.snapshots import Snapshots
 from modelcatalog_server.domain.errors import StartupError
-from modelcatalog_server.domain.ports import Progress, RequestKey, Upstream
+from modelcatalog_server.domain.features import SWITCHABLE, Feature
+from modelcatalog_server.domain.measures import UpstreamMeasures
+from modelcatalog_server.domain.ports.caching import RequestKey
+from modelcatalog_server.domain.ports.quotas import Quotas
+from modelcatalog_server.domain.ports.upstream import Progress, Upstream
 from modelcatalog_server.domain.refresh import Payload, Refresh, RefreshRequest, State, Trigger
 from modelcatalog_server.domain.signal import Signal
-from modelcatalog_server.domain.tasks import end_tasks
+from modelcatalog_server.domain.tasks import fail_after, run_all
+from modelcatalog_server.identity.certificates import TlsFiles
+from modelcatalog_server.identity.following import FollowedFiles
+from modelcatalog_server.logs import LEVEL
+from modelcatalog_server.metrics.listening import listening
+from modelcatalog_server.metrics.serving import showing_metrics
+from modelcatalog_server.metrics.sources import Sources
 from modelcatalog_server.modelsdev.comparison import SpawnedComparison
 from modelcatalog_server.modelsdev.links import LinkTables
 from modelcatalog_server.refresh.feed import RefreshFeed
@@ -52,30 +65,38 @@ from modelcatalog_server.refresh.runner import RefreshRunner
 from modelcatalog_server.refresh.scheduler import RefreshScheduler
 from modelcatalog_server.refresh.service import RefreshService
 from modelcatalog_server.rpc.admin_servicer import AdminServicer
+from modelcatalog_server.rpc.admission import Admission
 from modelcatalog_server.rpc.audit import AuditTrail
 from modelcatalog_server.rpc.cached_reads import CachedReads, contract_digest
+from modelcatalog_server.rpc.call_log import CallLog
+from modelcatalog_server.rpc.call_measures import CallMeasures
 from modelcatalog_server.rpc.catalog_servicer import CatalogServicer
 from modelcatalog_server.rpc.model_messages import encode_model
+from modelcatalog_server.rpc.overload import Places
 from modelcatalog_server.rpc.preparing import prepare_models
+from modelcatalog_server.rpc.rates import CallRates
 from modelcatalog_server.rpc.refresh_servicer import RefreshServicer
 from modelcatalog_server.rpc.server import RpcServer
+from modelcatalog_server.rpc.tls import ServerTls
 from modelcatalog_server.settings import Settings
 from modelcatalog_server.storage.audit_store import PostgresAuditLog
-from modelcatalog_server.storage.catalog_store import CatalogIdentity, PostgresCatalog
+from modelcatalog_server.storage.catalog_store import PostgresCatalog
 from modelcatalog_server.storage.changes import ChangeListener
-from modelcatalog_server.storage.migrations import Migration, check_schema, migrate
+from modelcatalog_server.storage.migrations import Migration, migrate, prepare_schema
 from modelcatalog_server.storage.policy_store import PostgresPolicy
-from modelcatalog_server.storage.pools import Pools, connect
+from modelcatalog_server.storage.pools import Pools, PoolSettings, connect
 from modelcatalog_server.storage.refresh_store import PostgresRefreshes
+from modelcatalog_server.storage.replica import ReadReplica
 from modelcatalog_server.storage.search_store import PostgresSearchDocuments
+from modelcatalog_server.storage.state_rows import CatalogIdentity
 from modelcatalog_server.tokens import TokenSealer
+from modelcatalog_server.tracing.exporting import tracing_to
 
 if TYPE_CHECKING:
     from modelcatalog_server.modelsdev.client import ModelsDevUpstream
 
 _log = structlog.get_logger(__name__)
 
-_CONNECT_TIMEOUT_S = 10
 # A first load over a slow line, and then some; after it the process gives up.
 _FIRST_LOAD_TIMEOUT_S = 180.0
 _HEALTH_INTERVAL_S = 1.0
@@ -95,29 +116,42 @@ class App:
     responses: CachedResponses
     warmer: CacheWarmer
     changed: Signal
+    sources: Sources
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 async def migrate_database(settings: Settings) -> list[Migration]:
     """Bring the database, the own one if none is set, to the schema of this version; return what was applied."""
     async with (
         start_backends(settings, with_redis=False) as backends,
-        await connect(backends.database_url, timeout_s=_CONNECT_TIMEOUT_S) as connection,
+        await connect(backends.database_url) as connection,
     ):
         return await migrate(connection)
 
 
-async def serve(settings: Settings, backends: Backends) -> None:
-    """Serve until cancelled.
+async def serve(settings: Settings, backends: Backends, announce: Callable[[str], None]) -> None:
+    """Serve until cancelled. ``announce`` gets the ready line.
 
     Raises:
         StartupError: it cannot start, or cannot go on because an own database died.
     """
-    async with start_on(backends, settings) as app:
-        try:
-            await _run_all(_serve_catalog(app), *map(_fail_after, backends.deaths))
-        finally:
-            _log.info("stopping; a second signal ends it at once")
-            await app.server.drain(settings.drain_seconds)
+    with listening(settings.metrics_listen) as metrics_socket:
+        async with (
+            start_on(backends, settings) as app,
+            showing_metrics(metrics_socket, app.sources, app.ready),
+        ):
+            await _serve_until_cancelled(app, backends, announce)
+
+
+async def _serve_until_cancelled(app: App, backends: Backends, announce: Callable[[str], None]) -> None:
+    settings = app.settings
+    try:
+        await run_all(_serve_catalog(app, announce), *map(fail_after, (*backends.deaths, app.server.end)))
+    finally:
+        _log.info("stopping; a second signal ends it at once")
+        async with asyncio.TaskGroup() as ends:
+            ends.create_task(app.server.drain(settings.drain_seconds, delay_s=settings.drain_delay_seconds))
+            ends.create_task(app.refreshes.close())  # so that another process can go on with it
 
 
 @asynccontextmanager
@@ -130,13 +164,11 @@ async def start(settings: Settings) -> AsyncIterator[App]:
 @asynccontextmanager
 async def start_on(backends: Backends, settings: Settings) -> AsyncIterator[App]:
     """Start the service on running backends."""
-    async with await connect(backends.database_url, timeout_s=_CONNECT_TIMEOUT_S) as connection:
-        if backends.owns_database:
-            await migrate(connection)
-        else:
-            await check_schema(connection)
+    await prepare_schema(backends.database_url, is_ours=backends.owns_database)
     async with AsyncExitStack() as stack:
-        pools = await stack.enter_async_context(Pools(backends.database_url))
+        await stack.enter_async_context(tracing_to(settings.traces_endpoint, version("modelcatalog")))
+        sizes = PoolSettings.shared_by(settings.workers)
+        pools = await stack.enter_async_context(Pools(backends.database_url, sizes))
         cache = await stack.enter_async_context(
             RedisCache(backends.redis_url, read_budget_s=settings.cache_redis_budget_ms / 1000)
         )
@@ -147,18 +179,22 @@ async def _compose(
     stack: AsyncExitStack, settings: Settings, backends: Backends, pools: Pools, cache: RedisCache
 ) -> App:
     changed = Signal()
-    catalog = PostgresCatalog(pools)
     store = PostgresRefreshes(pools, owner=f"{socket.gethostname()}:{os.getpid()}")
     audit_log = PostgresAuditLog(pools)
-    identity = await catalog.get_identity()
-    token_key = identity.token_key
-    upstream = await stack.enter_async_context(_UpstreamOnDemand(settings))
     current = CurrentRevision()
+    identity = await PostgresCatalog(pools).get_identity()
+    replica = await _open_replica(stack, settings, pools, identity, current)
+    catalog = PostgresCatalog(pools, replica)
+    token_key = identity.token_key
+    upstream = await stack.enter_async_context(_UpstreamOnDemand(settings, upstream_measures := UpstreamMeasures()))
     snapshots = Snapshots(catalog, changed, current)
     responses = await _open_responses(stack, settings, cache, identity, current, snapshots)
-    references = References(await stack.enter_async_context(ReferenceIndexes(snapshots, changed)))
+    references = References(
+        await stack.enter_async_context(ReferenceIndexes(snapshots, changed)),
+        exact_only=Feature.RESOLVE not in settings.features,
+    )
     page_tokens = PageTokens(TokenSealer(token_key, "page"))
-    reader = CatalogReader(catalog, snapshots, references, page_tokens)
+    reader = CatalogReader(snapshots, references, page_tokens)
     schedule = settings.make_schedule(token_key)
     refreshes = await stack.enter_async_context(
         RefreshService(
@@ -191,6 +227,8 @@ async def _compose(
     await stack.enter_async_context(ChangeListener(backends.database_url, changed.notify, control.hear))
     policy = PolicyService(PostgresPolicy(pools), reader)
     cached_reads = CachedReads(responses, snapshots.catch_up)
+    calls, call_log = CallMeasures(), CallLog(settings.access_log_percent)
+    stack.enter_context(LEVEL.followed_by(call_log.set_debug))
     server = RpcServer(
         settings.listen,
         catalog=CatalogServicer(
@@ -200,17 +238,107 @@ async def _compose(
             ComparisonReader(snapshots, references),
             FacetReader(snapshots),
             refreshes,
+            settings.features,
         ),
         refresh=RefreshServicer(refreshes, feed, reader, TokenSealer(token_key, "refreshes"), _now, store.get_report),
-        admin=AdminServicer(policy, audit_log, reader, TokenSealer(token_key, "audit"), control),
+        admin=AdminServicer(
+            policy,
+            audit_log,
+            reader,
+            TokenSealer(token_key, "audit"),
+            control,
+            get_replica_stats=lambda: None if replica is None else replica.stats,
+        ),
         with_reflection=settings.reflection,
+        shares_port=settings.workers > 1,
         audit=await stack.enter_async_context(AuditTrail(audit_log)),
         cached_reads=cached_reads if settings.cache_entries else None,
+        call_log=call_log,
+        admission=await _open_admission(stack, settings, SharedQuotas(cache, secret=token_key)),
+        places=Places(settings.max_concurrent_calls, settings.max_queued_calls),
+        streams_per_caller=settings.max_streams_per_caller,
+        tls=await _open_tls(stack, settings),
+        measures=calls,
+        features=settings.features,
     )
     await server.start()
     stack.push_async_callback(server.drain, 0)
     warmer = CacheWarmer(responses, current.moved, partial(prepare_models, reader), cached_reads.rebuild)
-    return App(settings, server, reader, refreshes, scheduler, feed, cache, responses, warmer, changed)
+    sources = Sources(
+        build={
+            "version": version("modelcatalog"),
+            "python": platform.python_version(),
+            "schema": str(identity.schema_version),
+        },
+        is_ready=lambda: server.is_serving,
+        calls=calls,
+        get_cache_stats=lambda: control.known_stats,
+        redis=cache,
+        get_dropped=lambda: responses.shared.dropped,
+        get_pools=lambda: pools.stats,
+        queries=pools.queries,
+        get_replica=lambda: None if replica is None else replica.stats,
+        upstream=upstream_measures,
+        refreshes=refreshes.measures,
+        feed=feed,
+        get_state=lambda: current.seen,
+        get_next_refresh=refreshes.get_next_time,
+        get_age=refreshes.get_age,
+        max_age=settings.refresh_policy.max_age,
+        measure_cache=control.get_stats,
+        list_sync_times=catalog.list_sync_times,
+        get_last_applied=store.get_last_applied,
+    )
+    return App(settings, server, reader, refreshes, scheduler, feed, cache, responses, warmer, changed, sources)
+
+
+async def _open_tls(stack: AsyncExitStack, settings: Settings) -> ServerTls | None:
+    """Return what connections are encrypted with.
+
+    Raises:
+        StartupError: the files are bad.
+    """
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    files = TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    return ServerTls(await stack.enter_async_context(FollowedFiles(files.paths, files.read)))
+
+
+async def _open_admission(stack: AsyncExitStack, settings: Settings, quotas: Quotas) -> Admission:
+    """Return who decides which call gets in.
+
+    Raises:
+        StartupError: the file that says who may is bad.
+    """
+    rates = await stack.enter_async_context(
+        CallRates(
+            quotas,
+            per_principal=settings.rate_limits.per_principal,
+            per_address=settings.rate_limits.per_address,
+            failures=settings.rate_limits.failures,
+            spares_local=settings.tokens_file is None,
+        )
+    )
+    if settings.tokens_file is None:
+        return Admission(rates=rates)
+    from modelcatalog_server.identity.identities_file import read_identities
+
+    identities = FollowedFiles([settings.tokens_file], partial(read_identities, settings.tokens_file))
+    return Admission(
+        await stack.enter_async_context(identities),
+        with_certificates=settings.tls_client_ca is not None,
+        reflection_is_open=settings.reflection_open,
+        rates=rates,
+    )
+
+
+async def _open_replica(
+    stack: AsyncExitStack, settings: Settings, pools: Pools, identity: CatalogIdentity, current: CurrentRevision
+) -> ReadReplica | None:
+    if settings.database_replica_url is None:
+        return None
+    url, sizes = settings.database_replica_url.get_secret_value(), PoolSettings.shared_by(settings.workers)
+    return await stack.enter_async_context(ReadReplica(url, pools, identity, lambda: current.state, sizes))
 
 
 async def _open_responses(
@@ -227,7 +355,10 @@ async def _open_responses(
         max_hot=settings.cache_hot_requests,
         clock=time.monotonic,
     )
-    release = f"{version('modelcatalog')} {contract_digest()} {identity.schema_version} {identity.database}"
+    # Features: a reply to what people write for a model is none where only ids are taken. Those with settings of their
+    # own change no answer that is cached, and replicas may differ in them.
+    features = " ".join(sorted(settings.features & set(SWITCHABLE)))
+    release = f"{version('modelcatalog')} {contract_digest()} {identity.schema_version} {identity.database} {features}"
     shared = await stack.enter_async_context(SharedResponses(cache, secret=identity.token_key, release=release))
     return await stack.enter_async_context(CachedResponses(near, shared, current, snapshots.get_state))
 
@@ -238,8 +369,9 @@ class _UpstreamOnDemand:
     Its HTTP library would take a third of a warm start, which has no need of it. An async context manager.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, measures: UpstreamMeasures) -> None:
         self._settings = settings
+        self._measures = measures
         self._stack = AsyncExitStack()
         self._upstream: Upstream | None = None
 
@@ -268,10 +400,12 @@ class _UpstreamOnDemand:
     async def _open(self) -> Upstream:
         if self._upstream is None:
             new_upstream = await asyncio.to_thread(_import_upstream, offline=self._settings.offline)
+            _spare_what_stays()
             upstream = new_upstream(
                 self._settings.upstream_url,
                 total_timeout_s=self._settings.upstream_timeout_seconds,
                 requests_per_minute=self._settings.upstream_requests_per_minute,
+                measures=self._measures,
             )
             self._upstream = await self._stack.enter_async_context(upstream)
         return self._upstream
@@ -284,31 +418,26 @@ def _import_upstream(*, offline: bool) -> type[ModelsDevUpstream]:
     return OfflineUpstream if offline else ModelsDevUpstream
 
 
-async def _run_all(*work: Coroutine[Any, Any, None]) -> None:
-    """Run until cancelled or until one of them fails, which ends the others."""
-    tasks = [asyncio.create_task(each, name=f"serve-{number}") for number, each in enumerate(work)]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-    finally:
-        await end_tasks(*tasks)
-
-
-async def _fail_after(death: Callable[[], Awaitable[str]]) -> None:
-    raise StartupError(await death())
-
-
-async def _serve_catalog(app: App) -> None:
+async def _serve_catalog(app: App, announce: Callable[[str], None]) -> None:
     await _load_if_empty(app)
-    await app.server.set_serving(True)  # before the line: who has read it may rely on it
-    print(await _ready_line(app), flush=True)  # noqa: T201 - the one line that people and scripts wait for
+    _spare_what_stays()
+    app.server.set_serving(True)  # before the line: who has read it may rely on it
+    announce(await _ready_line(app))
+    app.ready.set()
     async with AsyncExitStack() as stack:
         if app.settings.cache_entries:
             await stack.enter_async_context(app.warmer)
         if not app.settings.offline:
             await stack.enter_async_context(app.scheduler)
         await _report_health(app)
+
+
+def _spare_what_stays() -> None:
+    """Have the garbage collector leave alone what there is now: modules, and what was made to last.
+
+    A full collection walks through all of it, which was seen to stop the event loop for 0.2 s, to find nothing.
+    """
+    gc.freeze()
 
 
 async def _load_if_empty(app: App) -> None:
@@ -343,18 +472,28 @@ async def _report_health(app: App) -> None:
     was_serving = True
     while True:
         ticket = app.changed.ticket()
-        try:
-            serving = (await app.reader.get_state()).revision > 0
-        except Exception as error:
-            serving = False
-            if was_serving:
-                _log.error("not ready any more", reason=str(error))
+        serving, reason = await _look_whether_ready(app)
+        if was_serving and not serving:
+            _log.error("not ready any more", reason=reason)
         if serving != was_serving:
-            await app.server.set_serving(serving)
+            app.server.set_serving(serving)
             was_serving = serving
+            if serving:
+                _log.warning("ready again")
         with suppress(TimeoutError):
             async with asyncio.timeout(_HEALTH_INTERVAL_S):
                 await ticket.wait()
+
+
+async def _look_whether_ready(app: App) -> tuple[bool, str]:
+    """Return whether the database answers and has a catalog, and if not, why. One session that ended is no reason."""
+    reason = ""
+    for _ in range(2):
+        try:
+            return (await app.reader.get_state()).revision > 0, "there is no catalog"
+        except Exception as error:
+            reason = str(error)
+    return False, reason
 
 
 async def _ready_line(app: App) -> str:
@@ -367,10 +506,11 @@ async def _ready_line(app: App) -> str:
         f"modelcatalog {version('modelcatalog')} ready on {app.server.address}: {counts.models} models of"
         f" {counts.providers} providers, revision {state.revision}, from {source}."
     )
-    if not app.settings.reflection:  # which grpcurl needs
+    if not app.settings.reflection or app.settings.tls_cert:  # grpcurl needs the one; its flags for the other differ
         return line
+    token = ' -H "authorization: Bearer $MODELCATALOG_TOKEN"' if app.settings.tokens_file else ""
     return (
-        f'{line} Try: {_grpcurl()} -plaintext -d \'{{"model_id":"openai/gpt-5"}}\' {app.server.address}'
+        f'{line} Try: {_grpcurl()} -plaintext{token} -d \'{{"model_id":"openai/gpt-5"}}\' {app.server.address}'
         " modelcatalog.v1.ModelCatalog/GetModel"
     )
 

@@ -30,6 +30,14 @@ class Backends:
     deaths: tuple[Callable[[], Awaitable[str]], ...]
 
 
+def room_for(workers: int) -> int:
+    """Return how many sessions the own PostgreSQL has room for: those of the processes, and of people with psql.
+
+    Each of several processes takes ten at most (:meth:`storage.pools.PoolSettings.shared_by`), one alone sixteen.
+    """
+    return max(100, 20 + 12 * workers)
+
+
 @asynccontextmanager
 async def start_backends(settings: Settings, *, with_redis: bool = True) -> AsyncIterator[Backends]:
     """Start what the settings do not name, and stop it again.
@@ -45,7 +53,8 @@ async def start_backends(settings: Settings, *, with_redis: bool = True) -> Asyn
         if own_database or own_redis:
             directory = await stack.enter_async_context(DataDirectory(settings.data_dir or default_data_dir()))
         if own_database:
-            postgres = await stack.enter_async_context(EmbeddedPostgres(directory))
+            room = room_for(settings.workers)
+            postgres = await stack.enter_async_context(EmbeddedPostgres(directory, max_connections=room))
             database_url = postgres.dsn
             deaths.append(postgres.wait_dead)
         if own_redis:

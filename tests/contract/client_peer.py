@@ -128,6 +128,17 @@ class Peer:
         return [call.request.resume_token for call in self.calls if call.rpc == "WatchRefreshStatus"]
 
 
+async def _be_healthy(_request: bytes, context: Any) -> None:
+    await context.write(
+        b"\x08\x01"
+    )  # HealthCheckResponse with status SERVING; the client's own packages have no message
+    await asyncio.Event().wait()
+
+
+#: What clients ask before they call; where nobody answers it, gRPC says so on standard error.
+HEALTHY: Any = grpc.unary_stream_rpc_method_handler(_be_healthy)
+
+
 @asynccontextmanager
 async def serving(
     peer: Peer, address: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None
@@ -136,6 +147,9 @@ async def serving(
     add_ModelCatalogServicer_to_server(peer, server)  # type: ignore[arg-type]  # answers by name, below no servicer
     add_RefreshServiceServicer_to_server(peer, server)  # type: ignore[arg-type]  # answers by name, below no servicer
     add_CatalogAdminServicer_to_server(peer, server)  # type: ignore[arg-type]  # answers by name, below no servicer
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Watch": HEALTHY}),)
+    )
     port = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
     peer.target = f"127.0.0.1:{port}"
     peer.server = server

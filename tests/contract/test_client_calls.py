@@ -172,12 +172,32 @@ async def test_an_error_has_its_type_and_its_origin(driver: AsyncDriver, peer: P
     assert isinstance(caught.value.__cause__, grpc.RpcError)
 
 
-@pytest.mark.parametrize("rpc", UNARY)
-async def test_unavailable_is_retried(driver: AsyncDriver, peer: Peer, client: Any, rpc: str) -> None:
-    peer.script[rpc].extend([fail("SERVER_DRAINING"), fail("OVERLOADED")])
-    arguments = {field.name: argument(field) for field in RPCS[rpc].input_type.fields}
-    await driver.call(method_of(client, rpc), **arguments)
-    assert len(peer.calls) == 3
+async def test_unavailable_is_retried(driver: AsyncDriver) -> None:
+    """All at once, since each spends its time on waiting, and each with a peer of its own: retries share a budget."""
+
+    async def call(rpc: str) -> None:
+        arguments = {field.name: argument(field) for field in RPCS[rpc].input_type.fields}
+        async with serving(Peer()) as peer, driver.client(peer.target) as client:
+            peer.script[rpc].extend([fail("SERVER_DRAINING"), fail("OVERLOADED")])
+            await driver.call(method_of(client, rpc), **arguments)
+            assert [call.rpc for call in peer.calls] == [rpc] * 3
+
+    await asyncio.gather(*map(call, UNARY))
+
+
+async def test_all_that_a_server_had_not_yet_taken_on_when_it_went_away_is_retried(
+    driver: AsyncDriver, peer: Peer, client: Any
+) -> None:
+    lost = 40
+
+    async def lose_the_first_attempt(_request: Any, context: Any) -> GetModelResponse:
+        if "grpc-previous-rpc-attempts" not in dict(context.invocation_metadata()):
+            await context.abort(grpc.StatusCode.CANCELLED)
+        return GetModelResponse()
+
+    peer.script["GetModel"].extend([lose_the_first_attempt] * 2 * lost)
+    await asyncio.gather(*(driver.call(client.get_model, "openai/gpt-5") for _ in range(lost)))
+    assert len(peer.calls) == 2 * lost
 
 
 async def test_retries_are_bounded(driver: AsyncDriver, peer: Peer, client: Any) -> None:

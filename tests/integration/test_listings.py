@@ -55,7 +55,7 @@ ONE_OF_EACH_KIND = {
     "knowledge_cutoff",
     "removed_time",
 }
-FILTERS = 300
+FILTERS = 240
 
 
 @pytest.fixture(scope="module")
@@ -171,12 +171,14 @@ async def find(snapshot: PostgresSnapshot, selection: Selection) -> list[str]:
     """Return the ids that fit, without their models."""
     condition, parameters = compile_filter(selection.filter, composition.MODEL_COLUMNS)
     statement = sql.SQL(
-        "SELECT m.model_id AS id FROM models_metadata AS m JOIN llm_providers AS p ON p.id = m.provider_id"
+        "SELECT coalesce(string_agg(m.model_id, ' ' ORDER BY m.model_id), '') AS ids"
+        " FROM models_metadata AS m JOIN llm_providers AS p ON p.id = m.provider_id"
         " LEFT JOIN canonical_models AS c ON c.id = m.canonical_id"
-        " WHERE {} ORDER BY m.model_id"
+        " WHERE {}"
     ).format(condition)
-    rows = await (await snapshot.connection.execute(statement, parameters)).fetchall()
-    return [row["id"] for row in rows]
+    row = await (await snapshot.connection.execute(statement, parameters)).fetchone()
+    assert row is not None
+    return str(row["ids"]).split()
 
 
 async def test_random_filters_find_what_they_mean(snapshot: PostgresSnapshot, table: Table, rng: random.Random) -> None:
@@ -213,7 +215,7 @@ async def test_a_field_is_compared_by_each_of_its_operators(
 ) -> None:
     inventor = Inventor(rng, MODEL_FIELDS, table)
     field = MODEL_FIELDS.fields[path]
-    for operator in [*field.operators, None] * 3:
+    for operator in [*field.operators, None] * 2:
         condition = inventor.invent_condition(field, operator)
         text = spell(condition, rng)
         print(text)

@@ -171,6 +171,30 @@ async def test_a_schema_of_another_version_is_refused(migrated: Connection, chan
             await refuse(migrated)
 
 
+@pytest.mark.parametrize(("compatible_from", "goes_on"), [("0008", True), ("0001", True), ("9000", False)])
+async def test_a_newer_schema_says_which_releases_go_on_with_it(
+    migrated: Connection, monkeypatch: pytest.MonkeyPatch, compatible_from: str, goes_on: bool
+) -> None:
+    """Otherwise no pod of the release that runs could start again once the next one's migrations are there."""
+    known = load_migrations()
+    next_one = Migration(9998, "widen", f"-- Why: a test.\n-- Compatible from: {compatible_from}\nSELECT 1")
+    with monkeypatch.context() as next_release:
+        next_release.setattr(migrations, "load_migrations", lambda: [*known, next_one])
+        assert await migrate(migrated) == [next_one]
+    if goes_on:
+        await check_schema(migrated)
+        assert await migrate(migrated) == []
+    else:
+        with pytest.raises(StartupError, match="has migration 9998"):
+            await check_schema(migrated)
+
+
+async def test_a_database_that_was_migrated_before_there_was_such_a_statement_is_taken(migrated: Connection) -> None:
+    await migrated.execute("ALTER TABLE schema_migrations DROP COLUMN compatible_from")
+    await check_schema(migrated)
+    assert await migrate(migrated) == []
+
+
 async def test_a_role_that_may_not_create_tables_is_told_so(blank_database: str, services: Services) -> None:
     role = f"poor_{uuid4().hex}"
     services.execute(f"CREATE ROLE {role} LOGIN")
@@ -190,10 +214,10 @@ async def test_a_search_path_in_the_address_holds_for_everything(blank_database:
     url = blank_database + "&options=-c%20search_path%3Dmine,public"
     async with await connect(url, timeout_s=5) as connection:
         await migrate(connection)
-    async with Pools(url) as pools, pools.reading() as connection:
-        row = await (await connection.execute("SHOW statement_timeout")).fetchone()
+    async with Pools(url) as pools, PostgresCatalog(pools).snapshot() as snapshot:
+        row = await (await snapshot.connection.execute("SHOW statement_timeout")).fetchone()
         assert row == {"statement_timeout": "5s"}
-        assert await PostgresCatalog(pools).get_schema_version() == load_migrations()[-1].version
+        assert await snapshot.get_schema_version() == load_migrations()[-1].version
 
 
 async def test_no_foreign_key_cascades(migrated: Connection) -> None:
@@ -236,6 +260,27 @@ async def test_a_version_cannot_be_rewritten(loaded_database: str, table: str) -
     ):
         with pytest.raises(psycopg.errors.RaiseException, match=f"{table} is append-only"):
             await fetch(loaded_database, statement.format(table=table))
+
+
+async def test_every_column_of_a_version_is_guarded(migrated: Connection) -> None:
+    """Also one that a later migration adds."""
+    cursor = await migrated.execute(
+        """
+        SELECT attrelid::regclass::text AS versions, attname
+        FROM pg_attribute
+        WHERE
+            attrelid = ANY(%s::regclass[])
+            AND attnum > 0
+            AND NOT attisdropped
+            AND NOT EXISTS (
+                SELECT FROM pg_trigger
+                WHERE tgrelid = attrelid AND tgname = 'versions_stand' AND attnum = ANY(tgattr::smallint[])
+            )
+        """,
+        (list(VERSIONS),),
+    )
+    unguarded = {(row["versions"], row["attname"]) for row in await cursor.fetchall()}
+    assert unguarded == {(table, "valid_to_revision") for table in VERSIONS}
 
 
 @pytest.mark.parametrize("table", VERSIONS)

@@ -142,9 +142,9 @@ async def test_at_any_moment_it_is_either_cancelled_or_too_late(stage: Stage, ot
     assert quick.completed_at is not None
     whole_s = (quick.completed_at - quick.started_at).total_seconds()
     outcomes = set()
-    for number in range(24):
-        # The last of them come when it is about to commit or over.
-        wait_s = whole_s * (number / 24 if number % 2 else random.uniform(0.8, 1.4))
+    for number in range(20):
+        # Every other one comes when it is about to commit or over, however busy the machine is by then.
+        wait_s = whole_s * (number / 20 if number % 2 else random.uniform(0.9, 1.1))
         (revision,) = await stage.fetch("SELECT revision FROM catalog_state")
         stage.catalog.model("openai/gpt-5")["name"] = f"GPT-5 {number}"
         stage.publish()
@@ -165,13 +165,17 @@ async def test_at_any_moment_it_is_either_cancelled_or_too_late(stage: Stage, ot
         assert (name == f"GPT-5 {number}") is changed
         assert await ends(stage, refresh.id) == [str(expected)]
         outcomes.add(expected)
+        if number % 2 == 0:
+            whole_s *= 0.9 if changed else 1.2
     assert outcomes == {State.CANCELLED, State.SUCCEEDED}
 
 
 async def test_a_run_that_was_asked_to_stop_is_not_joined(stage: Stage, other: app.App) -> None:
     for _ in range(5):
+        stage.upstream.misbehave("*", hang)  # or it may be over before it can be asked
         refresh, _ = await stage.running.refreshes.start(RefreshRequest(force=True))
         await other.refreshes.cancel(refresh.id)
+        stage.upstream.behave()
         following, already_running = await stage.running.refreshes.start(RefreshRequest(force=True))
         assert not already_running
         assert following.id != refresh.id

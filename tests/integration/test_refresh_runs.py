@@ -355,6 +355,7 @@ async def test_an_owner_whose_connection_is_cut_loses_the_run_to_the_next(stage:
     await assert_at_rest(stage)
 
 
+@pytest.mark.usefixtures("impatient_pools")
 async def test_the_database_away_in_the_middle_of_a_run_ends_it_later(stage: Stage, held: Held) -> None:
     """Every connection is cut and none let in; once they are, the run is ended and the next one works."""
     name = (await stage.fetch("SELECT current_database()"))[0]
@@ -450,6 +451,39 @@ async def test_a_database_that_fails_in_the_middle_of_writing_ends_the_run_as_it
     assert failed.failure.message == message
     assert await marks_of_rows(stage.database_url) == before
     await assert_at_rest(stage)
+
+
+STAGING_FAILS = """
+CREATE FUNCTION fail() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN {fault}; END $$;
+CREATE EVENT TRIGGER fail ON ddl_command_end WHEN TAG IN ('CREATE TABLE AS') EXECUTE FUNCTION fail();
+"""
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["PERFORM pg_terminate_backend(pg_backend_pid())", "RAISE EXCEPTION USING ERRCODE = 'query_canceled'"],
+    ids=["connection cut", "statement timeout"],
+)
+async def test_a_database_that_fails_while_models_are_handed_over_ends_the_run_as_its_fault(
+    stage: Stage, fault: str
+) -> None:
+    await fetch(stage.database_url, STAGING_FAILS.format(fault=fault))
+    before = await marks_of_rows(stage.database_url)
+    stage.catalog.add("openai/gpt-6")
+    failed = await stage.refresh()
+    assert failed.failure is not None
+    assert (failed.state, failed.failure.reason) == (State.FAILED, "DATABASE_UNAVAILABLE")
+    assert await marks_of_rows(stage.database_url) == before
+    await fetch(stage.database_url, "DROP EVENT TRIGGER fail")
+    assert (await stage.refresh()).result_revision == 2
+    await assert_at_rest(stage)
+
+
+async def test_a_dry_run_hands_nothing_over(stage: Stage) -> None:
+    await fetch(stage.database_url, STAGING_FAILS.format(fault="RAISE EXCEPTION 'staged'"))
+    stage.catalog.add("openai/gpt-6")
+    assert (await stage.refresh(validate_only=True)).state is State.SUCCEEDED
+    assert (await stage.refresh()).state is State.FAILED, "the trigger sees who does"
 
 
 def comparison_processes() -> list[int]:

@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from conftest import Services, StartApp, refresh_to_end
+from modelcatalog_client import AsyncModelCatalogClient
 from modelcatalog_server import app
 from modelcatalog_server.domain.refresh import RefreshRequest, State
 from modelcatalog_server.refresh import scheduler as scheduler_module
@@ -176,6 +178,43 @@ async def test_a_full_refresh_waits_for_the_run_under_way(stage: Stage, clock: C
     assert (await stage.running.refreshes.get(under_way.id)).state is State.CANCELLED
 
 
+async def test_what_a_process_that_is_ended_had_begun_is_done_by_another(
+    stage: Stage, start_app: StartApp, clock: Clock
+) -> None:
+    stage.upstream.misbehave("*", hang)
+    async with start_app(stage.database_url, upstream_url=stage.upstream.url) as other:
+        async with scheduling(other, clock):
+            clock.pass_(hours=1)
+            await stage.upstream.wait_for_request()
+        await other.refreshes.close()
+        stage.upstream.behave()
+        assert await started(stage) == [("INCREMENTAL", "CANCELLED")]
+        async with scheduling(stage.running, clock):
+            await until(lambda: _has_runs(stage, 2))
+            assert await started(stage) == [("INCREMENTAL", "CANCELLED"), ("INCREMENTAL", "SUCCEEDED")]
+
+
+async def test_what_an_operator_has_stopped_stays_stopped(stage: Stage, clock: Clock) -> None:
+    stage.upstream.misbehave("*", hang)
+    async with scheduling(stage.running, clock):
+        clock.pass_(hours=1)
+        await stage.upstream.wait_for_request()
+        under_way = (await stage.running.refreshes.get_overview()).running
+        assert under_way is not None
+        await stage.running.refreshes.cancel(under_way.id)
+        await until(lambda: _has_runs(stage, 1))
+        stage.upstream.behave()
+        for _ in range(20):  # of the scheduler's naps
+            await asyncio.sleep(0.02)
+            assert await started(stage) == [("INCREMENTAL", "CANCELLED")]
+
+
+async def _has_runs(stage: Stage, count: int) -> bool:
+    """Whether so many runs have started by themselves, and are over."""
+    runs = await started(stage)
+    return len(runs) == count and all(State(state).is_over for _, state in runs)
+
+
 async def test_an_incremental_refresh_is_done_by_the_run_under_way(stage: Stage, clock: Clock) -> None:
     async with scheduling(stage.running, clock, Schedule(incremental_cron="0 * * * *")) as _:
         stage.upstream.misbehave("*", hang)
@@ -278,3 +317,76 @@ async def test_after_a_run_just_now_a_catalog_that_is_too_old_waits_a_little(sta
 
 async def _has_startups(stage: Stage, count: int) -> bool:
     return len(await started(stage, "STARTUP")) == count
+
+
+# --- clocks and upstreams that are off ----------------------------------------------------------------------------
+
+
+async def test_a_time_that_a_clock_took_which_was_ahead_does_not_stop_the_schedule(stage: Stage, clock: Clock) -> None:
+    ahead = Clock(clock.time + timedelta(days=365))
+    async with scheduling(stage.running, ahead):
+        pass
+    await stage.fetch("UPDATE refresh_schedule SET slot = greatest(slot, clock_timestamp() + interval '365 days')")
+    with capture_logs() as logs:
+        async with scheduling(stage.running, clock):
+            await until(lambda: [line for line in logs if line["event"].startswith("forgot times")])
+            await until(stage.running.feed._store.get_slots)
+            assert await started(stage) == []
+            clock.pass_(hours=1)
+            await until_started(stage, "INCREMENTAL")
+
+
+async def test_a_clock_that_is_set_back_starts_nothing_twice(stage: Stage, clock: Clock) -> None:
+    async with scheduling(stage.running, clock):
+        clock.pass_(hours=1)
+        await until_started(stage, "INCREMENTAL")
+        clock.pass_(hours=-1)
+        for _ in range(20):  # of the scheduler's naps
+            await asyncio.sleep(0.02)
+            assert await started(stage) == [("INCREMENTAL", "SUCCEEDED")]
+        clock.pass_(hours=2)
+        await until_started(stage, "INCREMENTAL", "INCREMENTAL")
+
+
+async def test_an_upstream_that_is_down_for_a_week_is_asked_as_scheduled_and_the_catalog_says_so(
+    start_app: StartApp, database: str, clock: Clock
+) -> None:
+    settings = {"refresh_backoff_seconds": 0.001, "upstream_requests_per_minute": 6000, "refresh_fallback_seconds": 0}
+    async with follow(start_app, database, **settings) as stage:
+        assert (await stage.refresh()).state is State.SUCCEEDED
+        stage.upstream.requests.clear()
+        six_hourly = Schedule(full_cron="0 2 * * *", incremental_cron="0 */6 * * *")
+        stage.upstream.misbehave("*", status(503))
+        with capture_logs() as logs:
+            async with scheduling(stage.running, clock, six_hourly):
+                for _ in range(28):
+                    before = await count_failed(stage)
+                    clock.pass_(hours=6)
+                    await until(partial(_has_failed_again, stage, before))
+                stage.upstream.behave()
+                await stage.fetch("UPDATE catalog_state SET checked_at = now() - interval '7 days'")
+                async with AsyncModelCatalogClient(stage.running.server.address) as client:
+                    info = await client.get_catalog_info()
+                    assert (info.stale, info.age.ToTimedelta().days) == (True, 7)
+                    assert (await client.get_model("openai/gpt-5")).model.id == "openai/gpt-5"
+                    clock.pass_(hours=6)
+                    await until(lambda: _has_succeeded(stage))
+                    assert not (await client.get_catalog_info()).stale
+        failed = await count_failed(stage)
+        assert failed >= 28
+        assert len(stage.upstream.requests) <= 3 * failed + 2, "three attempts a run"
+        assert len([line for line in logs if line["log_level"] != "debug"]) <= 3 * failed
+
+
+async def count_failed(stage: Stage) -> int:
+    (count,) = await stage.fetch("SELECT count(*) FROM models_refresh_history WHERE status = 'FAILED'")
+    return int(count)
+
+
+async def _has_failed_again(stage: Stage, before: int) -> bool:
+    return await count_failed(stage) > before and await stage.fetch(ACTIVE) == [0]
+
+
+async def _has_succeeded(stage: Stage) -> bool:
+    runs = await stage.fetch("SELECT status FROM models_refresh_history ORDER BY started_at DESC LIMIT 1")
+    return bool(runs == ["SUCCEEDED"])

@@ -114,6 +114,20 @@ async def test_another_decoder_decodes_everything_once(stage: Stage) -> None:
     assert await read_hashes(stage) == hashes
 
 
+async def test_another_encoder_writes_the_messages_that_differ_in_their_old_revision(stage: Stage) -> None:
+    """As after an upgrade: the records are what they were, but one was encoded otherwise."""
+    message = "SELECT message FROM models_metadata WHERE model_id = 'openai/gpt-5'"
+    encoded = await stage.fetch(message)
+    await stage.fetch("UPDATE source_hashes SET source_hash = sha256(source_hash)")
+    await stage.fetch("UPDATE models_metadata SET message = 'old' WHERE model_id = 'openai/gpt-5'")
+    before = await stage.fetch("SELECT xmin::text FROM models_metadata")
+    refresh = await stage.refresh(force=True)
+    assert (refresh.counts.changed, refresh.counts.unchanged, refresh.result_revision) == (0, ALL, 1)
+    assert await stage.fetch(message) == encoded
+    after = await stage.fetch("SELECT xmin::text FROM models_metadata")
+    assert len(set(after) - set(before)) == 1
+
+
 async def test_a_full_run_stores_every_hash_anew(stage: Stage) -> None:
     hashes = await read_hashes(stage)
     await stage.fetch("UPDATE source_hashes SET source_hash = sha256(source_hash)")

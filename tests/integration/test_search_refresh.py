@@ -64,6 +64,25 @@ async def test_a_new_price_writes_nothing_that_is_searched(stage: Stage) -> None
     assert await marks_of_rows(stage.database_url, TABLES) == before
 
 
+async def test_whatever_is_searched_of_a_model_gives_it_another_document(stage: Stage) -> None:
+    changes: list[dict[str, Any]] = [
+        {"name": "New"},
+        {"family": "new"},
+        {"description": "new"},
+        {"status": "beta"},
+        {"release_date": "2026-01-01"},
+        {"attachment": True, "open_weights": True},  # a tag
+        {"canonical_model_id": "new/new"},
+    ]
+    changed = stage.catalog.model_ids[: len(changes)]
+    for id_, change in zip(changed, changes, strict=True):
+        stage.catalog.model(id_).update(change)
+    await stage.refresh()
+    assert await stage.fetch(STALE) == []
+    closed = "SELECT model_id FROM search_documents WHERE valid_to_revision IS NOT NULL ORDER BY model_id"
+    assert await stage.fetch(closed) == changed
+
+
 async def test_new_changed_removed_and_revived_models_are_found_as_they_are(
     stage: Stage, client: AsyncModelCatalogClient
 ) -> None:

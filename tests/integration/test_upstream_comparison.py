@@ -9,12 +9,12 @@ import select
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 
 import pytest
 
-from modelcatalog_server.domain.errors import RefreshError, UpstreamInvalidError
-from modelcatalog_server.domain.models import Source
+from modelcatalog_server.domain.errors import DatabaseUnavailableError, RefreshError, UpstreamInvalidError
+from modelcatalog_server.domain.models import ModelRecord, Source
 from modelcatalog_server.domain.refresh import Difference, KnownState, Payload
 from modelcatalog_server.modelsdev.comparison import SpawnedComparison
 from modelcatalog_server.modelsdev.sift import compare_payload
@@ -32,12 +32,22 @@ NOTHING = KnownState(
     removed_canonical_models=frozenset(),
 )
 CATALOG = Payload(source=SOURCE, catalog=recorded("catalog-2026-07-02"))
+
+
+def some_of(providers: Iterable[str]) -> Payload:
+    document = json.loads(CATALOG.catalog or b"")
+    document["providers"] = {id_: document["providers"][id_] for id_ in providers}
+    return Payload(source=SOURCE, catalog=json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+#: Enough records for a process.
+MANY = some_of(["zeldoc", "openai", "anthropic", "groq", "openrouter", "llmgateway", "vercel", "nano-gpt", "kilo"])
 BROKEN = Payload(source=SOURCE, catalog=b"<html></html>")
 #: Enough to be at work on for as long as a test takes.
 ENDLESS = Payload(
     source=SOURCE,
     catalog=b'{"providers": {"p": {"id": "p", "name": "P", "models": {%s}}}}'
-    % b",".join(b'"m%d": {"name": 1}' % number for number in range(400_000)),
+    % b",".join(b'"m%d": {"name": 1}' % number for number in range(60_000)),
 )
 
 #: A server that has a large payload compared, says so and hangs. Without a main guard: nothing may run it again.
@@ -48,7 +58,7 @@ from modelcatalog_server.domain.refresh import KnownState, Payload
 from modelcatalog_server.modelsdev.comparison import SpawnedComparison
 from modelcatalog_server.rpc.model_messages import encode_model
 
-models = ",".join('"m%d": {"name": 1}' % number for number in range(30_000))
+models = ",".join('"m%d": {"name": 1}' % number for number in range(60_000))
 payload = Payload(
     source=Source(url="", snapshot=""),
     catalog=('{"providers": {"p": {"id": "p", "name": "P", "models": {%s}}}}' % models).encode(),
@@ -62,9 +72,12 @@ known = KnownState(
     removed_canonical_models=frozenset(),
 )
 
+async def ignore(models):
+    pass
+
 async def main():
     async with SpawnedComparison(encode_model) as comparison:
-        await comparison.compare(payload, known, provider_id=None, full=False)
+        await comparison.compare(payload, known, provider_id=None, full=False, take=ignore)
         print(comparison._process.pid, flush=True)
         await asyncio.Event().wait()
 
@@ -72,8 +85,29 @@ asyncio.run(main())
 """
 
 
-async def compare(comparison: SpawnedComparison, payload: Payload, known: KnownState = NOTHING) -> Difference:
-    return await comparison.compare(payload, known, provider_id=None, full=False)
+class Taken(list[tuple[ModelRecord, bytes]]):
+    """What was handed on. The first time it says so."""
+
+    def __init__(self) -> None:
+        self.any = asyncio.Event()
+
+    async def take(self, models: Sequence[tuple[ModelRecord, bytes]]) -> None:
+        self.extend(models)
+        self.any.set()
+
+
+async def compare(
+    comparison: SpawnedComparison,
+    payload: Payload,
+    known: KnownState = NOTHING,
+    provider_id: str | None = None,
+    *,
+    full: bool = False,
+    taken: Taken | None = None,
+) -> Difference:
+    return await comparison.compare(
+        payload, known, provider_id=provider_id, full=full, take=(Taken() if taken is None else taken).take
+    )
 
 
 def holding(difference: Difference) -> KnownState:
@@ -109,36 +143,56 @@ def is_gone(pid: int) -> bool:
 async def test_gives_what_the_function_gives() -> None:
     expected = compare_payload(CATALOG, NOTHING, provider_id="openai", full=True)
     async with SpawnedComparison(encode_model) as comparison:
-        part = await comparison.compare(CATALOG, NOTHING, provider_id="openai", full=True)
-        assert replace(part, messages={}) == expected
+        assert await compare(comparison, CATALOG, NOTHING, "openai", full=True) == expected
         whole = await compare(comparison, CATALOG)
-    assert replace(whole, messages={}) == compare_payload(CATALOG, NOTHING, provider_id=None, full=False)
+    assert whole == compare_payload(CATALOG, NOTHING, provider_id=None, full=False)
     assert len(whole.models) == 5276
 
 
-async def test_gives_the_message_of_each_model_to_write_wherever_it_was_decoded() -> None:
+async def test_hands_on_each_model_to_write_with_its_message_wherever_it_was_decoded() -> None:
     async with SpawnedComparison(encode_model) as comparison:
-        few = await comparison.compare(CATALOG, NOTHING, provider_id="zeldoc", full=False)
+        few = await compare(comparison, MANY, NOTHING, "zeldoc", taken=(taken := Taken()))
         assert comparison._process is None
-        assert few.messages == {model.id: encode_model(model) for model in few.models}
-        assert len(few.messages) == 1
-        many = await compare(comparison, CATALOG)
-        assert many.messages == {model.id: encode_model(model) for model in many.models}
-        nothing = await compare(comparison, CATALOG, holding(many))
-        assert nothing.messages == {}
+        assert taken == [(model, encode_model(model)) for model in few.models]
+        assert len(taken) == 1
+        many = await compare(comparison, MANY, taken=(taken := Taken()))
+        assert taken == [(model, encode_model(model)) for model in many.models]
+        await compare(comparison, MANY, holding(many), taken=(taken := Taken()))
+        assert taken == []
+
+
+async def test_hands_models_on_while_others_are_still_to_come() -> None:
+    taken, size = Taken(), len(compare_payload(MANY, NOTHING, provider_id=None, full=False).models)
+    async with SpawnedComparison(encode_model) as comparison:
+        comparing = asyncio.create_task(compare(comparison, MANY, taken=taken))
+        await taken.any.wait()
+        assert (len(taken) < size, comparing.done()) == (True, False)
+        await comparing
+    assert len(taken) == size
+
+
+async def test_stops_when_what_it_hands_on_is_not_taken() -> None:
+    async def refuse(_: object) -> None:
+        raise DatabaseUnavailableError("gone")
+
+    async with SpawnedComparison(encode_model) as comparison:
+        with pytest.raises(DatabaseUnavailableError, match="gone"):
+            await comparison.compare(MANY, NOTHING, provider_id=None, full=False, take=refuse)
+        pid = pid_of(comparison)
+    assert is_gone(pid)
 
 
 async def test_takes_one_question_after_the_other() -> None:
     async with SpawnedComparison(encode_model) as comparison:
         with pytest.raises(UpstreamInvalidError, match=r"catalog\.json \(13 bytes\) is no JSON object"):
             await compare(comparison, BROKEN)
-        first = await compare(comparison, CATALOG)
-        assert (await comparison.compare(CATALOG, holding(first), provider_id=None, full=True)).is_empty
+        first = await compare(comparison, MANY)
+        assert (await compare(comparison, MANY, holding(first), full=True)).is_empty
 
 
 async def test_leaves_no_process_behind() -> None:
     async with SpawnedComparison(encode_model) as comparison:
-        await compare(comparison, CATALOG)
+        await compare(comparison, MANY)
         pid = pid_of(comparison)
         assert not is_gone(pid)
     assert is_gone(pid)
@@ -146,22 +200,21 @@ async def test_leaves_no_process_behind() -> None:
 
 async def test_starts_a_process_only_for_many_records() -> None:
     async with SpawnedComparison(encode_model) as comparison:
-        first = compare_payload(CATALOG, NOTHING, provider_id=None, full=False)
-        assert (await compare(comparison, CATALOG, holding(first))).is_empty
-        document = json.loads(recorded("catalog-2026-07-02"))
+        first = compare_payload(MANY, NOTHING, provider_id=None, full=False)
+        assert (await compare(comparison, MANY, holding(first))).is_empty
+        document = json.loads(MANY.catalog or b"")
         document["providers"]["openai"]["models"]["gpt-5"]["name"] = "new"
         changed = Payload(
             source=SOURCE, catalog=json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
         )
         assert (await compare(comparison, changed, holding(first))).touched_models == {"openai/gpt-5"}
         assert comparison._process is None
-        assert (await comparison.compare(CATALOG, holding(first), provider_id=None, full=True)).is_empty
+        assert (await compare(comparison, MANY, holding(first), full=True)).is_empty
         assert comparison._process is not None
 
 
 async def test_others_run_while_it_sifts() -> None:
     """The event loop turns hundreds of times; how fast is for the benchmark to say."""
-    first = compare_payload(CATALOG, NOTHING, provider_id=None, full=False)
     turns = 0
 
     async def count() -> None:
@@ -172,7 +225,7 @@ async def test_others_run_while_it_sifts() -> None:
 
     counting = asyncio.create_task(count())
     async with SpawnedComparison(encode_model) as comparison:
-        await compare(comparison, CATALOG, holding(first))
+        await compare(comparison, CATALOG)
     counting.cancel()
     assert turns > 20
 
@@ -208,12 +261,12 @@ async def test_a_cancelled_question_is_never_answered_later() -> None:
         with pytest.raises(asyncio.CancelledError):
             await question
         with pytest.raises(RefreshError):
-            await compare(comparison, CATALOG)
+            await compare(comparison, MANY)
 
 
 async def test_must_be_entered() -> None:
     with pytest.raises(RefreshError, match="has not been started"):
-        await compare(SpawnedComparison(encode_model), CATALOG)
+        await compare(SpawnedComparison(encode_model), MANY)
 
 
 def test_dies_with_the_server() -> None:

@@ -35,7 +35,7 @@ def database(templates: Services) -> Iterator[str]:
 
 @pytest.fixture
 async def stage(start_app: StartApp, database: str) -> AsyncIterator[Stage]:
-    async with follow(start_app, database) as stage:
+    async with follow(start_app, database, max_streams_per_caller=1000) as stage:
         yield stage
 
 

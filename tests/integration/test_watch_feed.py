@@ -359,6 +359,7 @@ async def test_a_reader_that_does_not_keep_up_is_told_so_and_can_go_on(
         assert len(slow._buffer.events) <= 21, "what is lost anyway is not kept"
         with pytest.raises(SlowConsumerError):
             await slow.next()
+        assert stage.running.feed.slow_consumers == 1, "it is counted"
     rest = await watch_to_end(stage.running, talker.refresh.id, last.resume_token)
     assert kinds(rest) == ["SNAPSHOT", *["STATE"] * 60, "TERMINAL"]
 
@@ -419,7 +420,10 @@ async def test_a_watch_hears_of_a_run_of_another_process(start_app: StartApp, st
 
 
 async def test_a_watch_goes_on_when_the_listening_connection_was_cut(stage: Stage) -> None:
-    listeners = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+    listeners = (
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'modelcatalog-changes'"
+    )
     async with await stage.running.feed.watch(None, "", 15) as watch:
         await watch.next()
         (pid,) = await fetch(stage.database_url, listeners)

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from modelcatalog_client import AsyncModelCatalogClient, ModelCatalogClient, Tls
@@ -56,6 +57,20 @@ def test_metadata_is_what_the_caller_asked_for() -> None:
         ("authorization", "Bearer t"),
         ("x-catalog-min-revision", "7"),
     )
+
+
+@pytest.mark.parametrize(
+    ("compression", "asked"),
+    [
+        (None, ()),
+        (grpc.Compression.NoCompression, ()),
+        (grpc.Compression.Deflate, ()),
+        (grpc.Compression.Gzip, ("gzip",)),
+    ],
+)
+def test_responses_may_be_compressed_as_requests_are(compression: grpc.Compression, asked: tuple[str, ...]) -> None:
+    metadata = ClientConfig("a:1", compression=compression).metadata()
+    assert metadata == tuple(("x-catalog-accept-encoding", name) for name in asked)
 
 
 def test_the_channel_keeps_idle_watches_alive_and_stays_out_of_proxies() -> None:

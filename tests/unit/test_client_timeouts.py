@@ -59,13 +59,13 @@ def test_the_service_config_names_every_rpc() -> None:
 
 
 @pytest.mark.parametrize("rpc", RPCS, ids=name_of)
-def test_unavailable_is_retried_and_nothing_else(rpc: MethodDescriptor) -> None:
+def test_what_a_server_that_goes_away_answers_is_retried_and_nothing_else(rpc: MethodDescriptor) -> None:
     policy = method_configs()[rpc.full_name].get("retryPolicy")
     if rpc.name in NOT_RETRIED:
         assert policy is None
     else:
         assert policy is not None
-        assert policy["retryableStatusCodes"] == ["UNAVAILABLE"]
+        assert policy["retryableStatusCodes"] == ["UNAVAILABLE", "CANCELLED"]
         assert policy["maxAttempts"] <= 5  # gRPC ignores more
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from modelcatalog.v1.model_catalog_service_pb2 import Feature, GetCatalogInfoResponse
 from modelcatalog_client import Limits, Model, ModelNotFoundError, Pricing, Provider, UnavailableError
 from modelcatalog_client.errors import (
     CatalogError,
@@ -14,6 +15,7 @@ from modelcatalog_client.errors import (
 )
 from modelcatalog_server.commands.asking import describe_failure
 from modelcatalog_server.commands.json_output import print_lines, select, to_document
+from modelcatalog_server.commands.providers import info_rows
 from modelcatalog_server.commands.server_options import ServerOptions
 from modelcatalog_server.commands.terminal import Column, print_table, render_sheet, render_table
 
@@ -161,3 +163,10 @@ def test_a_command_line_that_is_shown_has_no_token() -> None:
     assert ServerOptions(use_tls=True).flags == ["--tls"]
     assert ServerOptions().flags == []
     assert "secret" not in repr(server)
+
+
+def test_info_names_what_is_switched_off_and_only_that() -> None:
+    info = GetCatalogInfoResponse(features=[Feature(name="search", enabled=True), Feature(name="compare")])
+    assert dict(info_rows(info))["switched off"] == "compare"
+    info.features[1].enabled = True
+    assert "switched off" not in dict(info_rows(info))

@@ -95,7 +95,7 @@ class TestModels:
         difference = run(decoded(models=[model("p/m")], providers=[provider("p")]), known(**state))
         assert difference.counts == counts
         assert difference.touched_models == touched
-        assert ids(difference.models) == sorted(touched)
+        assert ids(difference.models) == ["p/m"], "one that says the same may be encoded otherwise"
         assert difference.removed_models == removed
 
     def test_a_full_run_writes_every_record_and_touches_what_differs(self) -> None:

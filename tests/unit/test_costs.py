@@ -7,14 +7,11 @@ from decimal import Decimal
 import pytest
 
 from modelcatalog_server.catalog.costs import (
-    MAX_TOKENS,
     Workload,
-    check_workload,
     compute_cost,
     describe_prices,
     describe_tiers,
 )
-from modelcatalog_server.domain.errors import InvalidQueryError
 from modelcatalog_server.domain.models import Prices, PriceTier, Pricing
 
 
@@ -82,29 +79,8 @@ def test_free_is_known() -> None:
 
 def test_no_digit_is_lost() -> None:
     pricing = Pricing(prices=prices("600.000000001", "0.000000001"))
-    cost = compute_cost(pricing, workload(MAX_TOKENS, 1))
+    cost = compute_cost(pricing, workload(10**12, 1))
     assert str(cost.total) == "600000000.001000000000001"
-
-
-@pytest.mark.parametrize(
-    ("refused", "field"),
-    [
-        (workload(-1), "workload.input_tokens"),
-        (workload(0, -1), "workload.output_tokens"),
-        (workload(0, 0, -1), "workload.cached_tokens"),
-        (workload(MAX_TOKENS + 1), "workload.input_tokens"),
-        (workload(1, 0, 2), "workload.cached_tokens"),
-    ],
-)
-def test_a_workload_that_cannot_be_is_refused(refused: Workload, field: str) -> None:
-    with pytest.raises(InvalidQueryError) as raised:
-        check_workload(refused)
-    assert raised.value.field == field
-
-
-def test_bounds_themselves_are_taken() -> None:
-    check_workload(workload(MAX_TOKENS, MAX_TOKENS, MAX_TOKENS))
-    check_workload(workload())
 
 
 def test_prices_are_told_on_a_line() -> None:

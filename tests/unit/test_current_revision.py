@@ -9,7 +9,7 @@ import pytest
 
 from modelcatalog_server.catalog.current import CurrentRevision, RevisionFollower, version_of
 from modelcatalog_server.domain.errors import DatabaseUnavailableError
-from modelcatalog_server.domain.ports import CatalogState
+from modelcatalog_server.domain.ports.catalog import CatalogState
 from modelcatalog_server.domain.signal import Signal
 
 T0 = datetime(2026, 7, 2, tzinfo=UTC)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -21,7 +22,7 @@ async def open_stream(calls: Calls, dropped: int) -> asyncio.Task[Any]:
                 await asyncio.Event().wait()
         await asyncio.Event().wait()
 
-    known = cast("Any", calls._known(handle)(None, cast("Context", None)))
+    known = cast("Any", calls._known(handle)(None, cast("Context", SimpleNamespace(peer=lambda: "unix:"))))
     task: asyncio.Task[Any] = asyncio.create_task(known)
     await asyncio.sleep(0)
     return task

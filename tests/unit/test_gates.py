@@ -9,7 +9,7 @@ import pytest
 
 from modelcatalog_server.domain.errors import GateRefusedError, RefreshError, StartupError
 from modelcatalog_server.domain.models import Prices
-from modelcatalog_server.domain.ports import CatalogState
+from modelcatalog_server.domain.ports.catalog import CatalogState
 from modelcatalog_server.domain.refresh import Difference, KnownState, Quarantined, RefreshCounts
 from modelcatalog_server.refresh.gates import Gate, GateLimits, Verdict, judge, split_gates, to_error
 from modelcatalog_server.settings import Settings, load_settings

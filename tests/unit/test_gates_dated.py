@@ -17,7 +17,7 @@ import pytest
 
 from conftest import DATA
 from modelcatalog_server.domain.models import ModelRecord, Prices, Source
-from modelcatalog_server.domain.ports import CatalogState
+from modelcatalog_server.domain.ports.catalog import CatalogState
 from modelcatalog_server.domain.refresh import Payload, Quarantined
 from modelcatalog_server.refresh.compare import DecodedCatalog, compare
 from modelcatalog_server.refresh.gates import GateLimits, Verdict, judge

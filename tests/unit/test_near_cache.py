@@ -141,6 +141,17 @@ def test_a_rebuilt_entry_cools_down_when_nobody_asks_any_more() -> None:
         assert near.hottest() == expected
 
 
+def test_what_was_read_is_known_however_many_turns_pass_before_somebody_asks() -> None:
+    near = make()
+    put(near, "a", "b", "never")
+    read(near, "1", a=8, b=2)
+    near.turn_to("2")
+    put(near, "a", version="2")
+    near.turn_to("3")
+    assert near.hottest() == [("a", 4), ("b", 2)]
+    assert held(near) == []
+
+
 # --- that there is nothing ------------------------------------------------------------------------------------------
 
 

@@ -112,14 +112,16 @@ def test_a_name_is_a_verb_and_an_object() -> None:
         "create",
         "delete",
         "merge",
+        "forget",
         "prune",
         "rank",
         "remove",
+        "renew",
         "save",
         "score",
         "set",
         "update",
     }
-    running = {"beat", "cancel", "end", "remember", "take", "terminate"}
+    running = {"beat", "cancel", "end", "give", "remember", "take", "terminate"}
     serving = {"analyze", "disown", "lock", "tell", "try"}
     assert verbs - reading == keeping | running | serving

@@ -38,7 +38,7 @@ PROVIDER = Provider(
 
 
 def page(*models: Model, next_token: str = "", total: int = 2, revision: int = 1) -> Page[Model]:
-    return Page(items=list(models), next_token=next_token, total=total, revision=revision)
+    return Page(items=list(models), next_token=next_token, total=total, revision=revision, token_behind=str)
 
 
 def test_is_the_same_for_the_same_model_with_and_without_its_raw_record() -> None:

@@ -577,7 +577,7 @@ def test_any_text_has_an_answer() -> None:
     chance = random.Random(4711)  # noqa: S311
     served = [s for provider in catalog()["providers"].values() for s in provider["models"]]
     alphabet = string.printable + "éß漢字🙂٣İ\u202e\x00" + "-./:@_~" * 8
-    for _ in range(1500):
+    for _ in range(500):
         text = list(chance.choice(served) if chance.random() < 0.7 else "")
         for _ in range(chance.randrange(6)):
             text.insert(chance.randint(0, len(text)), chance.choice(alphabet))

@@ -182,7 +182,7 @@ class TestTasks:
         assert find_tasks(now, known) == [":lab/two-2026-01-02", "lab:two", "shop:lab/two", "shop:two"]
         changed = compare(now, known)
         assert changed.touched_models == {"shop/two"}
-        assert changed.models[0].canonical is None
+        assert [record.canonical for record in changed.models if record.id == "shop/two"] == [None]
 
     def test_what_the_catalog_does_not_list(self) -> None:
         removed = replace(LOADED, models={}, removed_models=dict(LOADED.models))
@@ -318,6 +318,12 @@ class Days:
             where[key] = deepcopy(value)
 
 
+def without_hashes(difference: Difference) -> Difference:
+    """Leave out what depends on how much was decoded: hashes, and models that the catalog lists as they are."""
+    touched = tuple(record for record in difference.models if record.id in difference.touched_models)
+    return replace(difference, models=touched, source_hashes={})
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_finds_on_every_day_what_decoding_everything_finds(seed: int) -> None:
     days, known = Days(seed), LOADED
@@ -327,7 +333,7 @@ def test_finds_on_every_day_what_decoding_everything_finds(seed: int) -> None:
         body = payload(days.document)
         difference = compare_payload(body, known, provider_id=limit, full=False)
         whole = compare_payload(body, replace(known, source_hashes={}), provider_id=limit, full=False)
-        assert replace(difference, source_hashes={}) == replace(whole, source_hashes={}), day
+        assert without_hashes(difference) == without_hashes(whole), day
         known = after(known, difference)
 
 

@@ -226,6 +226,7 @@ class AsyncRefreshMethods(AsyncCalls):
             silence=self._reconnect_policy.silence(heartbeat_interval),
             timeout=timeout,
             target=self._config.target,
+            is_over=lambda: self._closed,
         )
 
 

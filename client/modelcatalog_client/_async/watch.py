@@ -34,6 +34,7 @@ class AsyncRefreshWatch:
         silence: float,
         timeout: float | None,
         target: str,
+        is_over: Callable[[], bool],
     ) -> None:
         self._subscribe = subscribe
         self._cursor = cursor
@@ -42,6 +43,7 @@ class AsyncRefreshWatch:
         self._timeout = math.inf if timeout is None else timeout
         self._deadline: float | None = None
         self._target = target
+        self._is_over = is_over
         self._closed = Event()
         self._subscription: Subscription[WatchRefreshStatusResponse] | None = None
 
@@ -82,7 +84,7 @@ class AsyncRefreshWatch:
         if self._closed.is_set():
             return
         pause = self._recovery.pause_after(error)
-        if pause is None:
+        if pause is None or self._is_over():
             raise error
         await wait(self._closed, pause)
 

@@ -43,7 +43,8 @@ class ModelCatalogClient(CatalogMethods, RefreshMethods, AdminMethods):
             tls: Encrypts the connection. None: plaintext.
             timeout: Seconds for every call that is not given its own. None: the default of each method.
             user_agent: Put before the client's own in the ``user-agent``, e.g. ``billing/2.1``.
-            compression: Of requests. None: none.
+            compression: Of requests; with ``grpc.Compression.Gzip`` also of responses between 4 KiB and 1 MiB. It costs
+                the server about 30 ms for a megabyte: for slow lines. None: none.
             options: gRPC channel arguments on top of the client's own, and winning over them.
 
         Raises:

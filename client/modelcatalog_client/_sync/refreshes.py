@@ -227,6 +227,7 @@ class RefreshMethods(Calls):
             silence=self._reconnect_policy.silence(heartbeat_interval),
             timeout=timeout,
             target=self._config.target,
+            is_over=lambda: self._closed,
         )
 
 

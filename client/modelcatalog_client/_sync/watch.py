@@ -35,6 +35,7 @@ class RefreshWatch:
         silence: float,
         timeout: float | None,
         target: str,
+        is_over: Callable[[], bool],
     ) -> None:
         self._subscribe = subscribe
         self._cursor = cursor
@@ -43,6 +44,7 @@ class RefreshWatch:
         self._timeout = math.inf if timeout is None else timeout
         self._deadline: float | None = None
         self._target = target
+        self._is_over = is_over
         self._closed = Event()
         self._subscription: Subscription[WatchRefreshStatusResponse] | None = None
 
@@ -83,7 +85,7 @@ class RefreshWatch:
         if self._closed.is_set():
             return
         pause = self._recovery.pause_after(error)
-        if pause is None:
+        if pause is None or self._is_over():
             raise error
         wait(self._closed, pause)
 

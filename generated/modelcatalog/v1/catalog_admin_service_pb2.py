@@ -28,13 +28,27 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from modelcatalog.v1 import provider_pb2 as modelcatalog_dot_v1_dot_provider__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+modelcatalog/v1/catalog_admin_service.proto\x12\x0fmodelcatalog.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1emodelcatalog/v1/provider.proto\"N\n\x15UpdateProviderRequest\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12\x14\n\x07\x65nabled\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\n\n\x08_enabled\"_\n\x16UpdateProviderResponse\x12+\n\x08provider\x18\x01 \x01(\x0b\x32\x19.modelcatalog.v1.Provider\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\"?\n\x16InvalidateCacheRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x13\n\x0bprovider_id\x18\x02 \x01(\t\"N\n\x17InvalidateCacheResponse\x12\x19\n\x11invalidated_count\x18\x01 \x01(\x03\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\"\x16\n\x14GetCacheStatsRequest\"c\n\x15GetCacheStatsResponse\x12\x30\n\x06layers\x18\x01 \x03(\x0b\x32 .modelcatalog.v1.CacheLayerStats\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\"\xa9\x01\n\x0f\x43\x61\x63heLayerStats\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0f\n\x07\x65ntries\x18\x03 \x01(\x03\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\x12\x0c\n\x04hits\x18\x05 \x01(\x03\x12\x0e\n\x06misses\x18\x06 \x01(\x03\x12\x11\n\tevictions\x18\x07 \x01(\x03\x12\x16\n\thit_ratio\x18\x08 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_hit_ratio\"O\n\x16ListAuditEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\"\x7f\n\x17ListAuditEventsResponse\x12\x31\n\x0c\x61udit_events\x18\x01 \x03(\x0b\x32\x1b.modelcatalog.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x18\n\x10\x63\x61talog_revision\x18\x03 \x01(\x03\"\xb3\x01\n\nAuditEvent\x12\n\n\x02id\x18\x01 \x01(\x03\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x0e\n\x06target\x18\x05 \x01(\t\x12\x0c\n\x04\x63ode\x18\x06 \x01(\t\x12(\n\x07\x64\x65tails\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct2\xb1\x04\n\x0c\x43\x61talogAdmin\x12\x8d\x01\n\x0eUpdateProvider\x12&.modelcatalog.v1.UpdateProviderRequest\x1a\'.modelcatalog.v1.UpdateProviderResponse\"*\x82\xd3\xe4\x93\x02$2\x1f/api/v1/providers/{provider_id}:\x01*\x12\x89\x01\n\x0fInvalidateCache\x12\'.modelcatalog.v1.InvalidateCacheRequest\x1a(.modelcatalog.v1.InvalidateCacheResponse\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/api/v1/cache:invalidate:\x01*\x12~\n\rGetCacheStats\x12%.modelcatalog.v1.GetCacheStatsRequest\x1a&.modelcatalog.v1.GetCacheStatsResponse\"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/cache/stats\x12\x84\x01\n\x0fListAuditEvents\x12\'.modelcatalog.v1.ListAuditEventsRequest\x1a(.modelcatalog.v1.ListAuditEventsResponse\"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/auditEventsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+modelcatalog/v1/catalog_admin_service.proto\x12\x0fmodelcatalog.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1emodelcatalog/v1/provider.proto\"\x84\x01\n\x15UpdateProviderRequest\x12I\n\x0bprovider_id\x18\x01 \x01(\tB4\xbaH1r,(\x80\x01\x32#^ *[^\\p{C}\\p{Z}]( |[^\\p{C}\\p{Z}])*$\xba\x01\x01/\xc8\x01\x01\x12\x14\n\x07\x65nabled\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\n\n\x08_enabled\"_\n\x16UpdateProviderResponse\x12+\n\x08provider\x18\x01 \x01(\x0b\x32\x19.modelcatalog.v1.Provider\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\"\x95\x02\n\x16InvalidateCacheRequest\x12\x42\n\x08model_id\x18\x01 \x01(\tB0\xbaH-r((\x80\x04\x32#^ *[^\\p{C}\\p{Z}]( |[^\\p{C}\\p{Z}])*$\xd8\x01\x01\x12I\n\x0bprovider_id\x18\x02 \x01(\tB4\xbaH1r,(\x80\x01\x32#^ *[^\\p{C}\\p{Z}]( |[^\\p{C}\\p{Z}])*$\xba\x01\x01/\xd8\x01\x01:l\xbaHi\x1ag\n\x14provider_id.or_model\x12 cannot be combined with model_id\x1a-this.model_id == \'\' || this.provider_id == \'\'\"N\n\x17InvalidateCacheResponse\x12\x19\n\x11invalidated_count\x18\x01 \x01(\x03\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\"\x16\n\x14GetCacheStatsRequest\"\x9c\x01\n\x15GetCacheStatsResponse\x12\x30\n\x06layers\x18\x01 \x03(\x0b\x32 .modelcatalog.v1.CacheLayerStats\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x12\x37\n\x0cread_replica\x18\x03 \x01(\x0b\x32!.modelcatalog.v1.ReadReplicaStats\"k\n\x10ReadReplicaStats\x12\x11\n\tavailable\x18\x01 \x01(\x08\x12\x15\n\x08revision\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05reads\x18\x03 \x01(\x03\x12\x11\n\tfallbacks\x18\x04 \x01(\x03\x42\x0b\n\t_revision\"\xa9\x01\n\x0f\x43\x61\x63heLayerStats\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0f\n\x07\x65ntries\x18\x03 \x01(\x03\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\x12\x0c\n\x04hits\x18\x05 \x01(\x03\x12\x0e\n\x06misses\x18\x06 \x01(\x03\x12\x11\n\tevictions\x18\x07 \x01(\x03\x12\x16\n\thit_ratio\x18\x08 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_hit_ratio\"m\n\x16ListAuditEventsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\npage_token\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80 \x12\x18\n\x06\x66ilter\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x10\"\x7f\n\x17ListAuditEventsResponse\x12\x31\n\x0c\x61udit_events\x18\x01 \x03(\x0b\x32\x1b.modelcatalog.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x18\n\x10\x63\x61talog_revision\x18\x03 \x01(\x03\"\xb3\x01\n\nAuditEvent\x12\n\n\x02id\x18\x01 \x01(\x03\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x0e\n\x06target\x18\x05 \x01(\t\x12\x0c\n\x04\x63ode\x18\x06 \x01(\t\x12(\n\x07\x64\x65tails\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct2\xb1\x04\n\x0c\x43\x61talogAdmin\x12\x8d\x01\n\x0eUpdateProvider\x12&.modelcatalog.v1.UpdateProviderRequest\x1a\'.modelcatalog.v1.UpdateProviderResponse\"*\x82\xd3\xe4\x93\x02$2\x1f/api/v1/providers/{provider_id}:\x01*\x12\x89\x01\n\x0fInvalidateCache\x12\'.modelcatalog.v1.InvalidateCacheRequest\x1a(.modelcatalog.v1.InvalidateCacheResponse\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/api/v1/cache:invalidate:\x01*\x12~\n\rGetCacheStats\x12%.modelcatalog.v1.GetCacheStatsRequest\x1a&.modelcatalog.v1.GetCacheStatsResponse\"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/cache/stats\x12\x84\x01\n\x0fListAuditEvents\x12\'.modelcatalog.v1.ListAuditEventsRequest\x1a(.modelcatalog.v1.ListAuditEventsResponse\"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/auditEventsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelcatalog.v1.catalog_admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_UPDATEPROVIDERREQUEST'].fields_by_name['provider_id']._loaded_options = None
+  _globals['_UPDATEPROVIDERREQUEST'].fields_by_name['provider_id']._serialized_options = b'\272H1r,(\200\0012#^ *[^\\p{C}\\p{Z}]( |[^\\p{C}\\p{Z}])*$\272\001\001/\310\001\001'
+  _globals['_INVALIDATECACHEREQUEST'].fields_by_name['model_id']._loaded_options = None
+  _globals['_INVALIDATECACHEREQUEST'].fields_by_name['model_id']._serialized_options = b'\272H-r((\200\0042#^ *[^\\p{C}\\p{Z}]( |[^\\p{C}\\p{Z}])*$\330\001\001'
+  _globals['_INVALIDATECACHEREQUEST'].fields_by_name['provider_id']._loaded_options = None
+  _globals['_INVALIDATECACHEREQUEST'].fields_by_name['provider_id']._serialized_options = b'\272H1r,(\200\0012#^ *[^\\p{C}\\p{Z}]( |[^\\p{C}\\p{Z}])*$\272\001\001/\330\001\001'
+  _globals['_INVALIDATECACHEREQUEST']._loaded_options = None
+  _globals['_INVALIDATECACHEREQUEST']._serialized_options = b'\272Hi\032g\n\024provider_id.or_model\022 cannot be combined with model_id\032-this.model_id == \'\' || this.provider_id == \'\''
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\006r\004(\200\200 '
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['filter']._serialized_options = b'\272H\005r\003(\200\020'
   _globals['_CATALOGADMIN'].methods_by_name['UpdateProvider']._loaded_options = None
   _globals['_CATALOGADMIN'].methods_by_name['UpdateProvider']._serialized_options = b'\202\323\344\223\002$2\037/api/v1/providers/{provider_id}:\001*'
   _globals['_CATALOGADMIN'].methods_by_name['InvalidateCache']._loaded_options = None
@@ -43,26 +57,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CATALOGADMIN'].methods_by_name['GetCacheStats']._serialized_options = b'\220\002\001\202\323\344\223\002\025\022\023/api/v1/cache/stats'
   _globals['_CATALOGADMIN'].methods_by_name['ListAuditEvents']._loaded_options = None
   _globals['_CATALOGADMIN'].methods_by_name['ListAuditEvents']._serialized_options = b'\220\002\001\202\323\344\223\002\025\022\023/api/v1/auditEvents'
-  _globals['_UPDATEPROVIDERREQUEST']._serialized_start=189
-  _globals['_UPDATEPROVIDERREQUEST']._serialized_end=267
-  _globals['_UPDATEPROVIDERRESPONSE']._serialized_start=269
-  _globals['_UPDATEPROVIDERRESPONSE']._serialized_end=364
-  _globals['_INVALIDATECACHEREQUEST']._serialized_start=366
-  _globals['_INVALIDATECACHEREQUEST']._serialized_end=429
-  _globals['_INVALIDATECACHERESPONSE']._serialized_start=431
-  _globals['_INVALIDATECACHERESPONSE']._serialized_end=509
-  _globals['_GETCACHESTATSREQUEST']._serialized_start=511
-  _globals['_GETCACHESTATSREQUEST']._serialized_end=533
-  _globals['_GETCACHESTATSRESPONSE']._serialized_start=535
-  _globals['_GETCACHESTATSRESPONSE']._serialized_end=634
-  _globals['_CACHELAYERSTATS']._serialized_start=637
-  _globals['_CACHELAYERSTATS']._serialized_end=806
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=808
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=887
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=889
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=1016
-  _globals['_AUDITEVENT']._serialized_start=1019
-  _globals['_AUDITEVENT']._serialized_end=1198
-  _globals['_CATALOGADMIN']._serialized_start=1201
-  _globals['_CATALOGADMIN']._serialized_end=1762
+  _globals['_UPDATEPROVIDERREQUEST']._serialized_start=190
+  _globals['_UPDATEPROVIDERREQUEST']._serialized_end=322
+  _globals['_UPDATEPROVIDERRESPONSE']._serialized_start=324
+  _globals['_UPDATEPROVIDERRESPONSE']._serialized_end=419
+  _globals['_INVALIDATECACHEREQUEST']._serialized_start=422
+  _globals['_INVALIDATECACHEREQUEST']._serialized_end=699
+  _globals['_INVALIDATECACHERESPONSE']._serialized_start=701
+  _globals['_INVALIDATECACHERESPONSE']._serialized_end=779
+  _globals['_GETCACHESTATSREQUEST']._serialized_start=781
+  _globals['_GETCACHESTATSREQUEST']._serialized_end=803
+  _globals['_GETCACHESTATSRESPONSE']._serialized_start=806
+  _globals['_GETCACHESTATSRESPONSE']._serialized_end=962
+  _globals['_READREPLICASTATS']._serialized_start=964
+  _globals['_READREPLICASTATS']._serialized_end=1071
+  _globals['_CACHELAYERSTATS']._serialized_start=1074
+  _globals['_CACHELAYERSTATS']._serialized_end=1243
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=1245
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=1354
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=1356
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=1483
+  _globals['_AUDITEVENT']._serialized_start=1486
+  _globals['_AUDITEVENT']._serialized_end=1665
+  _globals['_CATALOGADMIN']._serialized_start=1668
+  _globals['_CATALOGADMIN']._serialized_end=2229
 # @@protoc_insertion_point(module_scope)

@@ -136,21 +136,60 @@ class GetCacheStatsResponse(google.protobuf.message.Message):
 
     LAYERS_FIELD_NUMBER: builtins.int
     CATALOG_REVISION_FIELD_NUMBER: builtins.int
+    READ_REPLICA_FIELD_NUMBER: builtins.int
     catalog_revision: builtins.int
     """Revision of the catalog when they were read."""
     @property
     def layers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___CacheLayerStats]:
         """Nearest layer first."""
 
+    @property
+    def read_replica(self) -> Global___ReadReplicaStats:
+        """Of the read replica of the database. Unset where none is set."""
+
     def __init__(
         self,
         *,
         layers: collections.abc.Iterable[Global___CacheLayerStats] | None = ...,
         catalog_revision: builtins.int = ...,
+        read_replica: Global___ReadReplicaStats | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["catalog_revision", b"catalog_revision", "layers", b"layers"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["read_replica", b"read_replica"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["catalog_revision", b"catalog_revision", "layers", b"layers", "read_replica", b"read_replica"]) -> None: ...
 
 Global___GetCacheStatsResponse: typing_extensions.TypeAlias = GetCacheStatsResponse
+
+@typing.final
+class ReadReplicaStats(google.protobuf.message.Message):
+    """Figures of the read replica since the process started, as that sees it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AVAILABLE_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    READS_FIELD_NUMBER: builtins.int
+    FALLBACKS_FIELD_NUMBER: builtins.int
+    available: builtins.bool
+    """Whether reads go to it: it answers, and is not long behind."""
+    revision: builtins.int
+    """Revision that it was at when it was last asked, once a second. Unset before its first answer."""
+    reads: builtins.int
+    """Reads that it answered. What the caches answer is in neither of the two."""
+    fallbacks: builtins.int
+    """Reads that went to the primary instead: it was down, at another revision, or had no connection to spare."""
+    def __init__(
+        self,
+        *,
+        available: builtins.bool = ...,
+        revision: builtins.int | None = ...,
+        reads: builtins.int = ...,
+        fallbacks: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_revision", b"_revision", "revision", b"revision"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_revision", b"_revision", "available", b"available", "fallbacks", b"fallbacks", "reads", b"reads", "revision", b"revision"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_revision", b"_revision"]) -> typing.Literal["revision"] | None: ...
+
+Global___ReadReplicaStats: typing_extensions.TypeAlias = ReadReplicaStats
 
 @typing.final
 class CacheLayerStats(google.protobuf.message.Message):
@@ -270,7 +309,7 @@ class AuditEvent(google.protobuf.message.Message):
     id: builtins.int
     """Rises with time."""
     principal: builtins.str
-    """Who called. `anonymous` while callers are not identified."""
+    """Who called. `anonymous` where callers are not identified."""
     method: builtins.str
     """Full name of the RPC, e.g. `modelcatalog.v1.CatalogAdmin/UpdateProvider`."""
     target: builtins.str

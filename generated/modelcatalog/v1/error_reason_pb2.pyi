@@ -37,7 +37,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_INVALID_RESUME_TOKEN: _ErrorReason.ValueType  # 6
     """INVALID_ARGUMENT: `resume_token` is not one of ours or belongs to another refresh."""
     ERROR_REASON_TOO_MANY_IDS: _ErrorReason.ValueType  # 7
-    """INVALID_ARGUMENT: more ids than one call takes, or none."""
+    """INVALID_ARGUMENT: more ids than one call takes, or one answer holds, or none."""
     ERROR_REASON_INVALID_QUERY: _ErrorReason.ValueType  # 8
     """INVALID_ARGUMENT: any other argument is out of its bounds; the field path says which."""
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 9
@@ -93,7 +93,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_REFRESH_CANCELLED: _ErrorReason.ValueType  # 34
     """In `Refresh.error`: stopped on request."""
     ERROR_REASON_NOT_IMPLEMENTED: _ErrorReason.ValueType  # 35
-    """UNIMPLEMENTED: this version of the service does not have this RPC or this argument yet."""
+    """UNIMPLEMENTED: the service does not have this RPC; where it is switched off, its feature is in the metadata."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Sent as `google.rpc.ErrorInfo.reason` with the domain `modelcatalog` and without the prefix:
@@ -115,7 +115,7 @@ ERROR_REASON_INVALID_MODEL_ID: ErrorReason.ValueType  # 5
 ERROR_REASON_INVALID_RESUME_TOKEN: ErrorReason.ValueType  # 6
 """INVALID_ARGUMENT: `resume_token` is not one of ours or belongs to another refresh."""
 ERROR_REASON_TOO_MANY_IDS: ErrorReason.ValueType  # 7
-"""INVALID_ARGUMENT: more ids than one call takes, or none."""
+"""INVALID_ARGUMENT: more ids than one call takes, or one answer holds, or none."""
 ERROR_REASON_INVALID_QUERY: ErrorReason.ValueType  # 8
 """INVALID_ARGUMENT: any other argument is out of its bounds; the field path says which."""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 9
@@ -171,5 +171,5 @@ ERROR_REASON_OWNER_LOST: ErrorReason.ValueType  # 33
 ERROR_REASON_REFRESH_CANCELLED: ErrorReason.ValueType  # 34
 """In `Refresh.error`: stopped on request."""
 ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 35
-"""UNIMPLEMENTED: this version of the service does not have this RPC or this argument yet."""
+"""UNIMPLEMENTED: the service does not have this RPC; where it is switched off, its feature is in the metadata."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason

@@ -105,7 +105,9 @@ class BatchGetModelsRequest(google.protobuf.message.Message):
     """Default MODEL_VIEW_BASIC."""
     @property
     def model_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """1 to 100 exact ids. Repeated ids are answered once for each."""
+        """1 to 100 exact ids. Repeated ids are answered once for each. More, or models of more than 3 MiB together, is
+        TOO_MANY_IDS.
+        """
 
     @property
     def read_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
@@ -176,7 +178,9 @@ class ListModelsRequest(google.protobuf.message.Message):
     order_by: builtins.str
     """Fields of Model with `desc` where wanted. Default: by id."""
     page_size: builtins.int
-    """Default 50; more than 1000 is taken as 1000; negative is INVALID_QUERY."""
+    """Default 50; more than 1000 is taken as 1000; negative is INVALID_QUERY. A page whose models have more than 3 MiB ends
+    before, with a `next_page_token`; one asked for by number is INVALID_QUERY then.
+    """
     page_token: builtins.str
     """`next_page_token` of the page before, with the same other arguments (`page_size` and the fields shown may differ)."""
     page: builtins.int
@@ -268,7 +272,9 @@ class SearchModelsRequest(google.protobuf.message.Message):
     filter: builtins.str
     """Subset of AIP-160 over the fields of Model."""
     page_size: builtins.int
-    """Default 50; more than 1000 is taken as 1000; negative is INVALID_QUERY."""
+    """Default 50; more than 1000 is taken as 1000; negative is INVALID_QUERY. A page whose results have more than 3 MiB ends
+    before, with a `next_page_token`; one asked for by number is INVALID_QUERY then.
+    """
     page_token: builtins.str
     """`next_page_token` of the page before."""
     view: modelcatalog.v1.model_pb2.ModelView.ValueType
@@ -712,7 +718,9 @@ class ListModelOffersRequest(google.protobuf.message.Message):
     input_output_ratio: builtins.float
     """Input tokens per output token in the blended price, 0 to 1,000,000. Default 3."""
     page_size: builtins.int
-    """Default 50; more than 1000 is taken as 1000; negative is INVALID_QUERY."""
+    """Default 50; more than 1000 is taken as 1000; negative is INVALID_QUERY. A page whose offers have more than 3 MiB ends
+    before, with a `next_page_token`.
+    """
     page_token: builtins.str
     """`next_page_token` of the page before, with the same other arguments."""
     view: modelcatalog.v1.model_pb2.ModelView.ValueType
@@ -980,7 +988,9 @@ class ListModelBenchmarksRequest(google.protobuf.message.Message):
 
     MODEL_ID_FIELD_NUMBER: builtins.int
     model_id: builtins.str
-    """Required. A served model, or a canonical one."""
+    """Required. A served model, or a canonical one; exact or as GetModel takes it. Where several serve one canonical model,
+    that is meant, and not AMBIGUOUS_MODEL.
+    """
     def __init__(
         self,
         *,
@@ -1163,6 +1173,7 @@ class GetCatalogInfoResponse(google.protobuf.message.Message):
     UPSTREAM_SNAPSHOT_FIELD_NUMBER: builtins.int
     SCHEMA_VERSION_FIELD_NUMBER: builtins.int
     SERVER_VERSION_FIELD_NUMBER: builtins.int
+    FEATURES_FIELD_NUMBER: builtins.int
     catalog_revision: builtins.int
     """Rises by one with every committed change. 0 before the first."""
     stale: builtins.bool
@@ -1193,6 +1204,10 @@ class GetCatalogInfoResponse(google.protobuf.message.Message):
     def age(self) -> google.protobuf.duration_pb2.Duration:
         """Since `checked_time`. Unset with it."""
 
+    @property
+    def features(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Feature]:
+        """Every optional capability, switched on or not, in the order of docs/configuration.md."""
+
     def __init__(
         self,
         *,
@@ -1207,11 +1222,34 @@ class GetCatalogInfoResponse(google.protobuf.message.Message):
         upstream_snapshot: builtins.str = ...,
         schema_version: builtins.int = ...,
         server_version: builtins.str = ...,
+        features: collections.abc.Iterable[Global___Feature] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["age", b"age", "changed_time", b"changed_time", "checked_time", b"checked_time", "counts", b"counts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["age", b"age", "catalog_revision", b"catalog_revision", "changed_time", b"changed_time", "checked_time", b"checked_time", "counts", b"counts", "schema_version", b"schema_version", "server_version", b"server_version", "stale", b"stale", "upstream_etag", b"upstream_etag", "upstream_snapshot", b"upstream_snapshot", "upstream_url", b"upstream_url"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["age", b"age", "catalog_revision", b"catalog_revision", "changed_time", b"changed_time", "checked_time", b"checked_time", "counts", b"counts", "features", b"features", "schema_version", b"schema_version", "server_version", b"server_version", "stale", b"stale", "upstream_etag", b"upstream_etag", "upstream_snapshot", b"upstream_snapshot", "upstream_url", b"upstream_url"]) -> None: ...
 
 Global___GetCatalogInfoResponse: typing_extensions.TypeAlias = GetCatalogInfoResponse
+
+@typing.final
+class Feature(google.protobuf.message.Message):
+    """An optional capability of the service, which its operator may have switched off."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ENABLED_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """As in the setting that switches it off: `search`."""
+    enabled: builtins.bool
+    """Whether it is there. RPCs of one that is not answer UNIMPLEMENTED `NOT_IMPLEMENTED`."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        enabled: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["enabled", b"enabled", "name", b"name"]) -> None: ...
+
+Global___Feature: typing_extensions.TypeAlias = Feature
 
 @typing.final
 class CatalogCounts(google.protobuf.message.Message):

@@ -31,7 +31,8 @@ class ModelCatalogStub(object):
     Every unary response comes with the trailing metadata `x-catalog-revision` and `x-catalog-checked-at` (RFC 3339,
     left out before the first refresh
     and for a bundled snapshot). Request metadata `x-catalog-min-revision` asks for at least that revision:
-    REVISION_NOT_AVAILABLE when it does not arrive within the deadline. Any call may fail with DATABASE_UNAVAILABLE,
+    REVISION_NOT_AVAILABLE when it does not arrive within the deadline. Request metadata `x-catalog-accept-encoding: gzip`
+    has a response of 4 KiB to 1 MiB compressed; without it none is. Any call may fail with DATABASE_UNAVAILABLE,
     CATALOG_NOT_READY, SERVER_DRAINING, OVERLOADED, RATE_LIMITED, DEADLINE or INTERNAL.
     """
 
@@ -109,7 +110,8 @@ class ModelCatalogServicer(object):
     Every unary response comes with the trailing metadata `x-catalog-revision` and `x-catalog-checked-at` (RFC 3339,
     left out before the first refresh
     and for a bundled snapshot). Request metadata `x-catalog-min-revision` asks for at least that revision:
-    REVISION_NOT_AVAILABLE when it does not arrive within the deadline. Any call may fail with DATABASE_UNAVAILABLE,
+    REVISION_NOT_AVAILABLE when it does not arrive within the deadline. Request metadata `x-catalog-accept-encoding: gzip`
+    has a response of 4 KiB to 1 MiB compressed; without it none is. Any call may fail with DATABASE_UNAVAILABLE,
     CATALOG_NOT_READY, SERVER_DRAINING, OVERLOADED, RATE_LIMITED, DEADLINE or INTERNAL.
     """
 
@@ -278,7 +280,8 @@ class ModelCatalog(object):
     Every unary response comes with the trailing metadata `x-catalog-revision` and `x-catalog-checked-at` (RFC 3339,
     left out before the first refresh
     and for a bundled snapshot). Request metadata `x-catalog-min-revision` asks for at least that revision:
-    REVISION_NOT_AVAILABLE when it does not arrive within the deadline. Any call may fail with DATABASE_UNAVAILABLE,
+    REVISION_NOT_AVAILABLE when it does not arrive within the deadline. Request metadata `x-catalog-accept-encoding: gzip`
+    has a response of 4 KiB to 1 MiB compressed; without it none is. Any call may fail with DATABASE_UNAVAILABLE,
     CATALOG_NOT_READY, SERVER_DRAINING, OVERLOADED, RATE_LIMITED, DEADLINE or INTERNAL.
     """
 

@@ -28,13 +28,37 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from modelcatalog.v1 import refresh_pb2 as modelcatalog_dot_v1_dot_refresh__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%modelcatalog/v1/refresh_service.proto\x12\x0fmodelcatalog.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmodelcatalog/v1/refresh.proto\"\xa8\x01\n\x13StartRefreshRequest\x12+\n\x04type\x18\x01 \x01(\x0e\x32\x1d.modelcatalog.v1.Refresh.Type\x12\x13\n\x0bprovider_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x15\n\roverride_gate\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"t\n\x14StartRefreshResponse\x12)\n\x07refresh\x18\x01 \x01(\x0b\x32\x18.modelcatalog.v1.Refresh\x12\x17\n\x0f\x61lready_running\x18\x02 \x01(\x08\x12\x18\n\x10\x63\x61talog_revision\x18\x03 \x01(\x03\"\x19\n\x17GetRefreshStatusRequest\"\xb0\x02\n\x18GetRefreshStatusResponse\x12)\n\x07running\x18\x01 \x01(\x0b\x32\x18.modelcatalog.v1.Refresh\x12/\n\rlast_finished\x18\x02 \x01(\x0b\x32\x18.modelcatalog.v1.Refresh\x12.\n\x0clast_success\x18\x03 \x01(\x0b\x32\x18.modelcatalog.v1.Refresh\x12\x37\n\x13next_scheduled_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03\x61ge\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05stale\x18\x06 \x01(\x08\x12\x18\n\x10\x63\x61talog_revision\x18\x07 \x01(\x03\"\'\n\x11GetRefreshRequest\x12\x12\n\nrefresh_id\x18\x01 \x01(\t\"\x89\x01\n\x12GetRefreshResponse\x12)\n\x07refresh\x18\x01 \x01(\x0b\x32\x18.modelcatalog.v1.Refresh\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x12.\n\x06report\x18\x03 \x01(\x0b\x32\x1e.modelcatalog.v1.RefreshReport\"M\n\x14ListRefreshesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\"w\n\x15ListRefreshesResponse\x12+\n\trefreshes\x18\x01 \x03(\x0b\x32\x18.modelcatalog.v1.Refresh\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x18\n\x10\x63\x61talog_revision\x18\x03 \x01(\x03\"*\n\x14\x43\x61ncelRefreshRequest\x12\x12\n\nrefresh_id\x18\x01 \x01(\t\"\\\n\x15\x43\x61ncelRefreshResponse\x12)\n\x07refresh\x18\x01 \x01(\x0b\x32\x18.modelcatalog.v1.Refresh\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\"|\n\x19WatchRefreshStatusRequest\x12\x12\n\nrefresh_id\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x35\n\x12heartbeat_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"f\n\x1aWatchRefreshStatusResponse\x12.\n\x06status\x18\x01 \x01(\x0b\x32\x1e.modelcatalog.v1.RefreshStatus\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x32\xae\x06\n\x0eRefreshService\x12~\n\x0cStartRefresh\x12$.modelcatalog.v1.StartRefreshRequest\x1a%.modelcatalog.v1.StartRefreshResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/api/v1/models/refresh:\x01*\x12\x91\x01\n\x10GetRefreshStatus\x12(.modelcatalog.v1.GetRefreshStatusRequest\x1a).modelcatalog.v1.GetRefreshStatusResponse\"(\x90\x02\x01\x82\xd3\xe4\x93\x02\x1f\x12\x1d/api/v1/models/refresh/status\x12\x80\x01\n\nGetRefresh\x12\".modelcatalog.v1.GetRefreshRequest\x1a#.modelcatalog.v1.GetRefreshResponse\")\x90\x02\x01\x82\xd3\xe4\x93\x02 \x12\x1e/api/v1/refreshes/{refresh_id}\x12|\n\rListRefreshes\x12%.modelcatalog.v1.ListRefreshesRequest\x1a&.modelcatalog.v1.ListRefreshesResponse\"\x1c\x90\x02\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/refreshes\x12\x90\x01\n\rCancelRefresh\x12%.modelcatalog.v1.CancelRefreshRequest\x1a&.modelcatalog.v1.CancelRefreshResponse\"0\x82\xd3\xe4\x93\x02*\"%/api/v1/refreshes/{refresh_id}:cancel:\x01*\x12t\n\x12WatchRefreshStatus\x12*.modelcatalog.v1.WatchRefreshStatusRequest\x1a+.modelcatalog.v1.WatchRefreshStatusResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%modelcatalog/v1/refresh_service.proto\x12\x0fmodelcatalog.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmodelcatalog/v1/refresh.proto\"\xff\x01\n\x13StartRefreshRequest\x12\x35\n\x04type\x18\x01 \x01(\x0e\x32\x1d.modelcatalog.v1.Refresh.TypeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12I\n\x0bprovider_id\x18\x02 \x01(\tB4\xbaH1r,(\x80\x01\x32#^ *[^\\p{C}\\p{Z}]( |[^\\p{C}\\p{Z}])*$\xba\x01\x01/\xd8\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x1f\n\roverride_gate\x18\x05 \x01(\tB\x08\xbaH\x05r\x03(\x80\x02\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"t\n\x14StartRefreshResponse\x12)\n\x07refresh\x18\x01 \x01(\x0b\x32\x18.modelcatalog.v1.Refresh\x12\x17\n\x0f\x61lready_running\x18\x02 \x01(\x08\x12\x18\n\x10\x63\x61talog_revision\x18\x03 \x01(\x03\"\x19\n\x17GetRefreshStatusRequest\"\xb0\x02\n\x18GetRefreshStatusResponse\x12)\n\x07running\x18\x01 \x01(\x0b\x32\x18.modelcatalog.v1.Refresh\x12/\n\rlast_finished\x18\x02 \x01(\x0b\x32\x18.modelcatalog.v1.Refresh\x12.\n\x0clast_success\x18\x03 \x01(\x0b\x32\x18.modelcatalog.v1.Refresh\x12\x37\n\x13next_scheduled_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03\x61ge\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05stale\x18\x06 \x01(\x08\x12\x18\n\x10\x63\x61talog_revision\x18\x07 \x01(\x03\"4\n\x11GetRefreshRequest\x12\x1f\n\nrefresh_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01\"\x89\x01\n\x12GetRefreshResponse\x12)\n\x07refresh\x18\x01 \x01(\x0b\x32\x18.modelcatalog.v1.Refresh\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x12.\n\x06report\x18\x03 \x01(\x0b\x32\x1e.modelcatalog.v1.RefreshReport\"k\n\x14ListRefreshesRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\npage_token\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80 \x12\x18\n\x06\x66ilter\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80\x10\"w\n\x15ListRefreshesResponse\x12+\n\trefreshes\x18\x01 \x03(\x0b\x32\x18.modelcatalog.v1.Refresh\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x18\n\x10\x63\x61talog_revision\x18\x03 \x01(\x03\"7\n\x14\x43\x61ncelRefreshRequest\x12\x1f\n\nrefresh_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01\"\\\n\x15\x43\x61ncelRefreshResponse\x12)\n\x07refresh\x18\x01 \x01(\x0b\x32\x18.modelcatalog.v1.Refresh\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\"\xa3\x01\n\x19WatchRefreshStatusRequest\x12\x1f\n\nrefresh_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1e\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\x80\x08\x12\x45\n\x12heartbeat_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05\x32\x00\"f\n\x1aWatchRefreshStatusResponse\x12.\n\x06status\x18\x01 \x01(\x0b\x32\x1e.modelcatalog.v1.RefreshStatus\x12\x18\n\x10\x63\x61talog_revision\x18\x02 \x01(\x03\x32\xae\x06\n\x0eRefreshService\x12~\n\x0cStartRefresh\x12$.modelcatalog.v1.StartRefreshRequest\x1a%.modelcatalog.v1.StartRefreshResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/api/v1/models/refresh:\x01*\x12\x91\x01\n\x10GetRefreshStatus\x12(.modelcatalog.v1.GetRefreshStatusRequest\x1a).modelcatalog.v1.GetRefreshStatusResponse\"(\x90\x02\x01\x82\xd3\xe4\x93\x02\x1f\x12\x1d/api/v1/models/refresh/status\x12\x80\x01\n\nGetRefresh\x12\".modelcatalog.v1.GetRefreshRequest\x1a#.modelcatalog.v1.GetRefreshResponse\")\x90\x02\x01\x82\xd3\xe4\x93\x02 \x12\x1e/api/v1/refreshes/{refresh_id}\x12|\n\rListRefreshes\x12%.modelcatalog.v1.ListRefreshesRequest\x1a&.modelcatalog.v1.ListRefreshesResponse\"\x1c\x90\x02\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/refreshes\x12\x90\x01\n\rCancelRefresh\x12%.modelcatalog.v1.CancelRefreshRequest\x1a&.modelcatalog.v1.CancelRefreshResponse\"0\x82\xd3\xe4\x93\x02*\"%/api/v1/refreshes/{refresh_id}:cancel:\x01*\x12t\n\x12WatchRefreshStatus\x12*.modelcatalog.v1.WatchRefreshStatusRequest\x1a+.modelcatalog.v1.WatchRefreshStatusResponse\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelcatalog.v1.refresh_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_STARTREFRESHREQUEST'].fields_by_name['type']._loaded_options = None
+  _globals['_STARTREFRESHREQUEST'].fields_by_name['type']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_STARTREFRESHREQUEST'].fields_by_name['provider_id']._loaded_options = None
+  _globals['_STARTREFRESHREQUEST'].fields_by_name['provider_id']._serialized_options = b'\272H1r,(\200\0012#^ *[^\\p{C}\\p{Z}]( |[^\\p{C}\\p{Z}])*$\272\001\001/\330\001\001'
+  _globals['_STARTREFRESHREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_STARTREFRESHREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_STARTREFRESHREQUEST'].fields_by_name['override_gate']._loaded_options = None
+  _globals['_STARTREFRESHREQUEST'].fields_by_name['override_gate']._serialized_options = b'\272H\005r\003(\200\002'
+  _globals['_GETREFRESHREQUEST'].fields_by_name['refresh_id']._loaded_options = None
+  _globals['_GETREFRESHREQUEST'].fields_by_name['refresh_id']._serialized_options = b'\272H\010r\003\260\001\001\310\001\001'
+  _globals['_LISTREFRESHESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTREFRESHESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_LISTREFRESHESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTREFRESHESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\006r\004(\200\200 '
+  _globals['_LISTREFRESHESREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_LISTREFRESHESREQUEST'].fields_by_name['filter']._serialized_options = b'\272H\005r\003(\200\020'
+  _globals['_CANCELREFRESHREQUEST'].fields_by_name['refresh_id']._loaded_options = None
+  _globals['_CANCELREFRESHREQUEST'].fields_by_name['refresh_id']._serialized_options = b'\272H\010r\003\260\001\001\310\001\001'
+  _globals['_WATCHREFRESHSTATUSREQUEST'].fields_by_name['refresh_id']._loaded_options = None
+  _globals['_WATCHREFRESHSTATUSREQUEST'].fields_by_name['refresh_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_WATCHREFRESHSTATUSREQUEST'].fields_by_name['resume_token']._loaded_options = None
+  _globals['_WATCHREFRESHSTATUSREQUEST'].fields_by_name['resume_token']._serialized_options = b'\272H\005r\003(\200\010'
+  _globals['_WATCHREFRESHSTATUSREQUEST'].fields_by_name['heartbeat_interval']._loaded_options = None
+  _globals['_WATCHREFRESHSTATUSREQUEST'].fields_by_name['heartbeat_interval']._serialized_options = b'\272H\013\252\001\010\"\004\010\200\243\0052\000'
   _globals['_REFRESHSERVICE'].methods_by_name['StartRefresh']._loaded_options = None
   _globals['_REFRESHSERVICE'].methods_by_name['StartRefresh']._serialized_options = b'\202\323\344\223\002\033\"\026/api/v1/models/refresh:\001*'
   _globals['_REFRESHSERVICE'].methods_by_name['GetRefreshStatus']._loaded_options = None
@@ -48,29 +72,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REFRESHSERVICE'].methods_by_name['WatchRefreshStatus']._loaded_options = None
   _globals['_REFRESHSERVICE'].methods_by_name['WatchRefreshStatus']._serialized_options = b'\220\002\001'
   _globals['_STARTREFRESHREQUEST']._serialized_start=185
-  _globals['_STARTREFRESHREQUEST']._serialized_end=353
-  _globals['_STARTREFRESHRESPONSE']._serialized_start=355
-  _globals['_STARTREFRESHRESPONSE']._serialized_end=471
-  _globals['_GETREFRESHSTATUSREQUEST']._serialized_start=473
-  _globals['_GETREFRESHSTATUSREQUEST']._serialized_end=498
-  _globals['_GETREFRESHSTATUSRESPONSE']._serialized_start=501
-  _globals['_GETREFRESHSTATUSRESPONSE']._serialized_end=805
-  _globals['_GETREFRESHREQUEST']._serialized_start=807
-  _globals['_GETREFRESHREQUEST']._serialized_end=846
-  _globals['_GETREFRESHRESPONSE']._serialized_start=849
-  _globals['_GETREFRESHRESPONSE']._serialized_end=986
-  _globals['_LISTREFRESHESREQUEST']._serialized_start=988
-  _globals['_LISTREFRESHESREQUEST']._serialized_end=1065
-  _globals['_LISTREFRESHESRESPONSE']._serialized_start=1067
-  _globals['_LISTREFRESHESRESPONSE']._serialized_end=1186
-  _globals['_CANCELREFRESHREQUEST']._serialized_start=1188
-  _globals['_CANCELREFRESHREQUEST']._serialized_end=1230
-  _globals['_CANCELREFRESHRESPONSE']._serialized_start=1232
-  _globals['_CANCELREFRESHRESPONSE']._serialized_end=1324
-  _globals['_WATCHREFRESHSTATUSREQUEST']._serialized_start=1326
-  _globals['_WATCHREFRESHSTATUSREQUEST']._serialized_end=1450
-  _globals['_WATCHREFRESHSTATUSRESPONSE']._serialized_start=1452
-  _globals['_WATCHREFRESHSTATUSRESPONSE']._serialized_end=1554
-  _globals['_REFRESHSERVICE']._serialized_start=1557
-  _globals['_REFRESHSERVICE']._serialized_end=2371
+  _globals['_STARTREFRESHREQUEST']._serialized_end=440
+  _globals['_STARTREFRESHRESPONSE']._serialized_start=442
+  _globals['_STARTREFRESHRESPONSE']._serialized_end=558
+  _globals['_GETREFRESHSTATUSREQUEST']._serialized_start=560
+  _globals['_GETREFRESHSTATUSREQUEST']._serialized_end=585
+  _globals['_GETREFRESHSTATUSRESPONSE']._serialized_start=588
+  _globals['_GETREFRESHSTATUSRESPONSE']._serialized_end=892
+  _globals['_GETREFRESHREQUEST']._serialized_start=894
+  _globals['_GETREFRESHREQUEST']._serialized_end=946
+  _globals['_GETREFRESHRESPONSE']._serialized_start=949
+  _globals['_GETREFRESHRESPONSE']._serialized_end=1086
+  _globals['_LISTREFRESHESREQUEST']._serialized_start=1088
+  _globals['_LISTREFRESHESREQUEST']._serialized_end=1195
+  _globals['_LISTREFRESHESRESPONSE']._serialized_start=1197
+  _globals['_LISTREFRESHESRESPONSE']._serialized_end=1316
+  _globals['_CANCELREFRESHREQUEST']._serialized_start=1318
+  _globals['_CANCELREFRESHREQUEST']._serialized_end=1373
+  _globals['_CANCELREFRESHRESPONSE']._serialized_start=1375
+  _globals['_CANCELREFRESHRESPONSE']._serialized_end=1467
+  _globals['_WATCHREFRESHSTATUSREQUEST']._serialized_start=1470
+  _globals['_WATCHREFRESHSTATUSREQUEST']._serialized_end=1633
+  _globals['_WATCHREFRESHSTATUSRESPONSE']._serialized_start=1635
+  _globals['_WATCHREFRESHSTATUSRESPONSE']._serialized_end=1737
+  _globals['_REFRESHSERVICE']._serialized_start=1740
+  _globals['_REFRESHSERVICE']._serialized_end=2554
 # @@protoc_insertion_point(module_scope)

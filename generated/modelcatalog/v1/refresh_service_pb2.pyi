@@ -317,7 +317,7 @@ class WatchRefreshStatusRequest(google.protobuf.message.Message):
     """`resume_token` of the last event that was handled. Empty: from now."""
     @property
     def heartbeat_interval(self) -> google.protobuf.duration_pb2.Duration:
-        """Longest silence before a heartbeat. Default 15 s; less than 5 s is taken as 5 s, more than 60 s as 60 s."""
+        """Longest silence before a heartbeat, 0 s to a day. Default 15 s; less than 5 s is taken as 5 s, more than 60 s as 60 s."""
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from modelcatalog_server.cache.redis_cache import RedisCache
 from modelcatalog_server.cache.responses import CachedResponses
-from modelcatalog_server.domain.ports import CacheLayerStats
+from modelcatalog_server.domain.ports.caching import CacheLayerStats
 from modelcatalog_server.domain.signal import Signal
 
 #: What the message begins with that tells other processes to let go.
@@ -35,11 +35,21 @@ class ResponseCacheControl:
         self._tell = tell
         self._moved = moved
         self._sender = uuid4().hex
+        self._measured: tuple[int, int, int] | None = None
 
     async def get_stats(self) -> list[CacheLayerStats]:
         """Return the figures of each layer, nearest first."""
+        measured = await self._redis.measure(self._responses.shared.prefix)
+        self._measured = measured or self._measured
+        return self._describe(measured, available=measured is not None)
+
+    @property
+    def known_stats(self) -> list[CacheLayerStats]:
+        """The same without asking: what Redis holds is what it said when it was last asked."""
+        return self._describe(self._measured, available=self._redis.available)
+
+    def _describe(self, measured: tuple[int, int, int] | None, *, available: bool) -> list[CacheLayerStats]:
         near, shared = self._responses.near, self._responses.shared
-        measured = await self._redis.measure(shared.prefix)
         entries, size, evicted = measured or (0, 0, 0)
         return [
             CacheLayerStats(
@@ -53,7 +63,7 @@ class ResponseCacheControl:
             ),
             CacheLayerStats(
                 name="redis",
-                available=measured is not None,
+                available=available,
                 entries=entries,
                 bytes=size,
                 hits=shared.hits,

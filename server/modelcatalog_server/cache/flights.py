@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from modelcatalog_server.domain.deadlines import Deadline, create_lasting_task, current_deadline
 from modelcatalog_server.domain.tasks import end_tasks
 
 T = TypeVar("T")
@@ -15,13 +16,15 @@ T = TypeVar("T")
 @dataclass(slots=True, eq=False)
 class _Flight(Generic[T]):
     task: asyncio.Task[T]
+    until: Deadline
     waiting: int = 0
 
 
 class Flights(Generic[T]):
     """One task per key. It belongs to none of its callers: the one that began it may leave and the others still get it.
 
-    When the last one has left it is cancelled: nobody wants to know any more.
+    When the last one has left it is cancelled: nobody wants to know any more. Its deadline is that of the most patient
+    caller so far.
     """
 
     def __init__(self) -> None:
@@ -32,6 +35,7 @@ class Flights(Generic[T]):
         """Return what the flight of this key brings, beginning one if there is none. Raises what it raises."""
         flight = self._flights.get(key) or self._begin(key, fetch)
         flight.waiting += 1
+        flight.until.extend(current_deadline())
         try:
             await asyncio.wait({flight.task})  # not the task itself: a caller that leaves must not take it along
             return flight.task.result()
@@ -46,7 +50,8 @@ class Flights(Generic[T]):
         await end_tasks(*self._tasks)
 
     def _begin(self, key: Hashable, fetch: Callable[[], Coroutine[Any, Any, T]]) -> _Flight[T]:
-        flight = _Flight(asyncio.create_task(fetch(), name="flight"))
+        until = Deadline(current_deadline().at)
+        flight = _Flight(create_lasting_task(fetch(), name="flight", until=until), until)
         self._flights[key] = flight
         self._tasks.add(flight.task)
         flight.task.add_done_callback(lambda task: self._land(key, flight, task))

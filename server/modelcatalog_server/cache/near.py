@@ -45,6 +45,7 @@ class NearCache(Generic[K]):
         self._clock = clock
         self._entries: OrderedDict[K, _Entry] = OrderedDict()
         self._heat: dict[K, int] = {}
+        self._before: OrderedDict[K, _Entry] = OrderedDict()
         self._version = ""
         self.bytes = 0
         self.hits = 0
@@ -75,7 +76,7 @@ class NearCache(Generic[K]):
         size += ENTRY_BYTES
         if size * _LARGEST_PART > self._max_bytes:
             return
-        reads = self._drop(key) or self._heat.pop(key, 0) // 2
+        reads = self._drop(key) or self._take_heat(key) // 2
         self._entries[key] = _Entry(body, size, self._clock() + ttl_s, reads)
         self.bytes += size
         while len(self._entries) > self._max_entries or self.bytes > self._max_bytes:
@@ -83,20 +84,38 @@ class NearCache(Generic[K]):
             self.evictions += 1
 
     def turn_to(self, version: str) -> None:
-        """Let go of everything that is not of this version."""
+        """Let go of everything that is not of this version.
+
+        Who asks then waits for a response that is made anew, so this does not go through the entries: see `settle`.
+        """
         if version == self._version:
             return
-        self._heat = dict(self.hottest())
+        self.settle()
+        self._before = self._entries
         self._version = version
         self.clear()
+
+    def settle(self) -> None:
+        """Remember what was read most before the turn, and free the memory of the rest: milliseconds, once a turn."""
+        if self._before:
+            self._heat = dict(self._rank(self._before))
+            self._before = OrderedDict()
 
     def hottest(self) -> list[tuple[K, int]]:
         """Return the keys that were read most, with how often, hottest first; after a turn those of the version before.
 
         A rebuilt entry begins with half of what it had, so that what nobody asks for any more cools down.
         """
-        heat = {**self._heat, **{key: entry.reads for key, entry in self._entries.items() if entry.reads}}
+        self.settle()
+        return self._rank(self._entries)
+
+    def _rank(self, entries: OrderedDict[K, _Entry]) -> list[tuple[K, int]]:
+        heat = {**self._heat, **{key: entry.reads for key, entry in entries.items() if entry.reads}}
         return heapq.nlargest(self.max_hot, heat.items(), key=itemgetter(1))
+
+    def _take_heat(self, key: K) -> int:
+        heat, before = self._heat.pop(key, 0), self._before.pop(key, None)
+        return before.reads if before else heat
 
     def __contains__(self, key: K) -> bool:
         return key in self._entries

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self, TypeVar
 
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisClusterException, RedisError
 
+from modelcatalog_server.cache.redis_client import make_client
 from modelcatalog_server.domain.errors import StartupError
+from modelcatalog_server.domain.spans import Kind, span
 from modelcatalog_server.domain.tasks import end_tasks
+
+_GET = {"db.system.name": "redis", "db.operation.name": "GET"}
 
 _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-# redis-py's defaults make a read on a dead Redis cost seconds: ten retries and no time-out.
 _CONNECT_TIMEOUT_S = 0.1
 ANSWER_TIMEOUT_S = 0.05
 # A reader waits no longer than this: SQL is about as fast.
@@ -28,10 +28,14 @@ _READ_BUDGET_S = 0.005
 _COOL_DOWN_S = 1.0
 # One answer that is late may be our own event loop's doing.
 _LATE_IN_A_ROW = 3
+# Where a dead Sentinel or node is asked before one that lives. No reader waits for that.
+_SEARCH_TIMEOUT_S = 1.0
 # For an operator who asks for figures or has everything deleted.
 _SWEEP_TIMEOUT_S = 10.0
 # It answers, but does not store: no memory left, or a replica that has not been promoted yet.
 _REFUSALS = (OutOfMemoryError, ReadOnlyError)
+# RuntimeError: what uvloop raises where something is sent on a connection that has been reset just now.
+_FAILURES = (RedisError, RedisClusterException, OSError, TimeoutError, RuntimeError)
 
 
 class RedisCache:
@@ -44,7 +48,7 @@ class RedisCache:
     Figures since the start of the process: ``hits``, ``misses``, ``failures``, ``late`` and ``refused`` writes.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``.
+        url: See :mod:`modelcatalog_server.cache.redis_address`.
         max_connections: More calls than this at once wait for one another.
         connect_timeout_s: How long a new connection may take.
         answer_timeout_s: How long an answer, or a connection that is in use, is waited for.
@@ -66,21 +70,20 @@ class RedisCache:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         try:
-            self._pool = BlockingConnectionPool.from_url(
+            self._client = make_client(
                 url,
                 max_connections=max_connections,
-                timeout=answer_timeout_s,
-                socket_connect_timeout=connect_timeout_s,
-                socket_timeout=answer_timeout_s,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,
-                driver_info=None,  # would send CLIENT SETINFO, which Redis 6.2 does not have
+                connect_timeout_s=connect_timeout_s,
+                answer_timeout_s=answer_timeout_s,
             )
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise StartupError(f"MODELCATALOG_REDIS_URL is no address of a Redis: {error}") from error
-        self._redis = Redis(connection_pool=self._pool)
-        # A connection to wait for, a new one in its place, and the answer.
+        self._redis = self._client.commands
+        self._places = asyncio.Semaphore(max_connections)
+        # A place to wait for, a connection, and the answer.
         self._call_timeout_s = connect_timeout_s + 2 * answer_timeout_s
+        if self._client.has_to_search:
+            self._call_timeout_s += _SEARCH_TIMEOUT_S
         self._read_budget_s = read_budget_s
         self._clock = clock
         self._closed_until = 0.0
@@ -99,12 +102,17 @@ class RedisCache:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await end_tasks(*self._reading)
-        await self._redis.aclose()
-        await self._pool.disconnect()
+        await self._client.close()
+
+    @property
+    def commands(self) -> Any:
+        """The client of redis-py, for :meth:`ask`."""
+        return self._redis
 
     async def get(self, key: str) -> bytes | None:
         """Return the value, ``None`` when there is none or nobody who says so within the budget."""
-        value = await self._read(key) if self._may_ask() else None
+        with span("GET", Kind.CLIENT, _GET):
+            value = await self.ask(lambda: self._redis.get(key))
         if value is None:
             self.misses += 1
         else:
@@ -128,35 +136,36 @@ class RedisCache:
 
     async def _measure(self, prefix: str) -> tuple[int, int, int]:
         entries = size = 0
-        async for keys in self._scan(prefix):
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for key in keys:
-                    pipeline.strlen(key)
-                sizes = await pipeline.execute()
+        async for keys in self._client.scan(prefix):
+            sizes = await self._of_each(keys, "STRLEN")
             entries += len(sizes)
             size += sum(sizes)
-        return entries, size, int((await self._redis.info("stats"))["evicted_keys"])
+        return entries, size, await self._client.count_evicted()
 
     async def _delete(self, prefix: str, needle: bytes) -> int:
         deleted = 0
-        async for keys in self._scan(prefix):
+        async for keys in self._client.scan(prefix):
             if needle:
-                values = await self._redis.mget(keys)
+                values = await self._of_each(keys, "GET")
                 keys = [key for key, value in zip(keys, values, strict=True) if value and needle in value]
-            deleted += await self._redis.unlink(*keys) if keys else 0
+            deleted += sum(await self._of_each(keys, "UNLINK"))
         return deleted
 
-    async def _scan(self, prefix: str) -> AsyncIterator[list[Any]]:
-        cursor, keys = 0, list[Any]()
-        while True:
-            cursor, keys = await self._redis.scan(cursor, match=f"{prefix}:*", count=500)
-            if keys:
-                yield keys
-            if cursor == 0:
-                return
+    async def _of_each(self, keys: Sequence[Any], command: str) -> list[Any]:
+        """Run a command for each key: in a cluster they are in many places, and one command takes keys of one."""
+        if not keys:
+            return []
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.execute_command(command, key)
+            return list(await pipeline.execute())
 
-    async def _read(self, key: str) -> Any:
-        reading = asyncio.create_task(self._try(lambda: self._redis.get(key)), name="redis-get")
+    async def ask(self, call: Callable[[], Awaitable[T]]) -> T | None:
+        """Return what a call of :attr:`commands` answers, ``None`` when nobody does so within the budget."""
+        return await self._ask(call) if self._may_ask() else None
+
+    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T | None:
+        reading = asyncio.create_task(self._try(call), name="redis-ask")
         self._reading.add(reading)
         reading.add_done_callback(self._reading.discard)
         await asyncio.wait({reading}, timeout=self._read_budget_s)
@@ -182,18 +191,20 @@ class RedisCache:
     async def check(self) -> bool:
         """Return whether it answers now."""
         if self._may_ask():
-            await self._try(self._redis.ping)
+            await self._try(self._client.ping)
         return self.available
 
     async def _try(self, call: Callable[[], Awaitable[T]], *, timeout_s: float = 0) -> T | None:
         begun = self._clock()
         try:
-            async with asyncio.timeout(timeout_s or self._call_timeout_s):
+            async with asyncio.timeout(timeout_s or self._call_timeout_s), self._places:
+                if not self.available:
+                    await self._client.probe()
                 result = await call()
         except _REFUSALS:
             self.refused += 1
             return None
-        except (RedisError, OSError, TimeoutError) as error:
+        except _FAILURES as error:
             self._note(available=False, reason=type(error).__name__)
             return None
         if self._clock() - begun <= self._read_budget_s or not self._late_in_a_row:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Self
 
-from modelcatalog_server.domain.ports import RequestKey, SharedCache
+from modelcatalog_server.domain.ports.caching import RequestKey, SharedCache
 from modelcatalog_server.domain.tasks import end_tasks
 
 #: How long Redis keeps a response.

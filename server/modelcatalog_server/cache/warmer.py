@@ -12,7 +12,7 @@ import structlog
 
 from modelcatalog_server.cache.responses import CachedResponses
 from modelcatalog_server.domain.errors import CatalogError
-from modelcatalog_server.domain.ports import EncodedResponse, RequestKey
+from modelcatalog_server.domain.ports.caching import EncodedResponse, RequestKey
 from modelcatalog_server.domain.signal import Signal
 from modelcatalog_server.domain.tasks import end_tasks
 
@@ -20,6 +20,8 @@ _log = structlog.get_logger(__name__)
 
 #: Before the entries of a revision that lasts are too old to be given out, they are made anew.
 AGAIN_S = 12 * 3600.0
+# After a turn to another revision: what callers are waiting for just then is made first.
+_PATIENCE_S = 0.05
 #: How often other processes are told what is asked for most here.
 SHARE_S = 60.0
 
@@ -93,6 +95,9 @@ class CacheWarmer:
                     await ticket.wait()
 
     async def _warm(self) -> None:
+        if self.warmed:
+            await asyncio.sleep(_PATIENCE_S)
+        self._responses.near.settle()
         version = self._responses.version
         if await self._fill(version) and await self._rebuild_hot(version):
             self.warmed = version

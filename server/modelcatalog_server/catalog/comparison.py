@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from modelcatalog_server.catalog.arguments import check_model_id
 from modelcatalog_server.catalog.costs import describe_prices, describe_tiers
 from modelcatalog_server.catalog.fields import MODEL_FIELDS
 from modelcatalog_server.catalog.references import References
 from modelcatalog_server.catalog.snapshots import ANY_REVISION, AtLeast, Read, Snapshots
-from modelcatalog_server.domain.errors import InvalidQueryError, TooManyIdsError
+from modelcatalog_server.domain.errors import InvalidQueryError
 from modelcatalog_server.domain.models import Benchmark, Limits, Model, Prices, Pricing, ReasoningOption
 from modelcatalog_server.domain.money import format_decimal
-from modelcatalog_server.domain.ports import CatalogSnapshot
+from modelcatalog_server.domain.ports.catalog import CatalogSnapshot
 from modelcatalog_server.domain.resolution import Resolution
 
-MIN_MODELS = 2
-MAX_MODELS = 10
 # What tells one from another, and what is about the catalog rather than about the model.
 _NOT_COMPARED = {"id", "revision", "first_seen_time", "last_changed_time", "removed_time"}
 _LOWER_IS_BETTER = {f"pricing.{name}" for name in Prices.__slots__}
@@ -96,7 +93,6 @@ class ComparisonReader:
             InvalidQueryError: two ids are one model.
             AmbiguousModelError, ModelNotFoundError: with up to ten candidates.
         """
-        _check_ids(model_ids)
         async with self._snapshots.open(at_least) as snapshot:
             models, resolutions = await self._find_models(snapshot, model_ids)
             benchmarks = await snapshot.list_benchmarks_of_models([model.model_id for model in models])
@@ -149,13 +145,6 @@ def _compare_results(models: Sequence[Facts], results: Sequence[Benchmark]) -> B
         return BenchmarkRow(results=results)
     scores = [result.record.score for result in results]
     return BenchmarkRow(results=results, best=find_best(models, scores, max if True in directions else min))
-
-
-def _check_ids(model_ids: Sequence[str]) -> None:
-    if not MIN_MODELS <= len(model_ids) <= MAX_MODELS:
-        raise TooManyIdsError("model_ids", f"takes {MIN_MODELS} to {MAX_MODELS} ids, got {len(model_ids)}")
-    for index, model_id in enumerate(model_ids):
-        check_model_id(f"model_ids[{index}]", model_id)
 
 
 def _compare_field(path: str, models: Sequence[Facts]) -> Row:

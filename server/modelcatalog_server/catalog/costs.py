@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 
-from modelcatalog_server.domain.errors import InvalidQueryError
 from modelcatalog_server.domain.models import Prices, PriceTier, Pricing
 from modelcatalog_server.domain.money import format_decimal
 
-#: Of each kind, in one workload.
-MAX_TOKENS = 10**12
-# Exact for the most tokens at any price that a refresh lets in.
+# Exact for the most tokens that a request may have, 10^12, at any price that a refresh lets in.
 _EXACT = Context(prec=100)
 _MILLION = Decimal(10**6)
 
@@ -33,18 +30,6 @@ class Cost:
     total: Decimal | None
     explanation: str
     tier: int | None = None
-
-
-def check_workload(workload: Workload) -> None:
-    """Refuse what cannot be a use of a model."""
-    for name in Workload.__slots__:
-        if not 0 <= getattr(workload, name) <= MAX_TOKENS:
-            raise InvalidQueryError(f"workload.{name}", f"must be 0 to {MAX_TOKENS:,}, got {getattr(workload, name)}")
-    if workload.cached_tokens > workload.input_tokens:
-        raise InvalidQueryError(
-            "workload.cached_tokens",
-            f"are part of input_tokens: at most {workload.input_tokens}, got {workload.cached_tokens}",
-        )
 
 
 def compute_cost(pricing: Pricing | None, workload: Workload) -> Cost:

@@ -10,7 +10,7 @@ from typing import Self
 import structlog
 
 from modelcatalog_server.domain.errors import CatalogError
-from modelcatalog_server.domain.ports import CatalogState
+from modelcatalog_server.domain.ports.catalog import CatalogState
 from modelcatalog_server.domain.signal import Signal
 from modelcatalog_server.domain.tasks import end_tasks
 
@@ -35,6 +35,11 @@ class CurrentRevision:
         self.state: CatalogState | None = None
         self._seen: CatalogState | None = None
         self._expected = 0
+
+    @property
+    def seen(self) -> CatalogState | None:
+        """The newest state that was read, also while a newer revision is known of."""
+        return self._seen
 
     @property
     def newest_revision(self) -> int:

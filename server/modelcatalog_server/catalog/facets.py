@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 
 from modelcatalog_server.catalog.fields import MODEL_FIELDS
 from modelcatalog_server.catalog.filtering import parse_filter
 from modelcatalog_server.catalog.literals import write_text
+from modelcatalog_server.catalog.per_revision import PerRevision
 from modelcatalog_server.catalog.snapshots import ANY_REVISION, AtLeast, Read, Snapshots
 from modelcatalog_server.domain.facets import FacetRequest, Tally
 from modelcatalog_server.domain.money import format_decimal
-from modelcatalog_server.domain.query import Field, FieldType
+from modelcatalog_server.domain.ports.catalog import CatalogSnapshot
+from modelcatalog_server.domain.query import Expression, Field, FieldType
 
 #: Fields whose values are next to as many as there are models: to list a hundred of them would say nothing.
 UNCOUNTED = {"id", "upstream_id", "name", "description"}
@@ -58,10 +61,11 @@ class Facets:
 
 
 class FacetReader:
-    """Answers questions for facets from the store."""
+    """Answers questions for facets from the store. Those of the whole catalog are asked for once in a revision."""
 
     def __init__(self, snapshots: Snapshots) -> None:
         self._snapshots = snapshots
+        self._of_all: PerRevision[Facets] = PerRevision()
 
     async def list_model_facets(self, filter_text: str, *, at_least: AtLeast = ANY_REVISION) -> Read[Facets]:
         """Return the facets of the listed models that fit a filter.
@@ -71,9 +75,15 @@ class FacetReader:
         """
         matching = parse_filter(filter_text, MODEL_FIELDS)
         async with self._snapshots.open(at_least) as snapshot:
-            tallies = await snapshot.tally_models(matching, REQUEST)
-        items = [_to_facet(field, tallies.by_path[field.path]) for field in _FIELDS]
-        return Read(state=snapshot.state, value=Facets(total=tallies.total, items=items))
+            tally = partial(_tally, snapshot, matching)
+            facets = await (tally() if matching else self._of_all.get(snapshot.state, tally))
+            return Read(state=snapshot.state, value=facets)
+
+
+async def _tally(snapshot: CatalogSnapshot, matching: Expression | None) -> Facets:
+    tallies = await snapshot.tally_models(matching, REQUEST)
+    items = [_to_facet(field, tallies.by_path[field.path]) for field in _FIELDS]
+    return Facets(total=tallies.total, items=items)
 
 
 def _to_facet(field: Field, tally: Tally) -> Facet:

@@ -27,8 +27,7 @@ from modelcatalog_server.domain.query import (
     Value,
 )
 
-#: Bounds of a filter: bytes in UTF-8, parentheses in each other, conditions.
-MAX_BYTES = 2048
+#: Bounds of a filter: parentheses in each other, conditions. That of its bytes is in the contract.
 MAX_DEPTH = 8
 MAX_TERMS = 32
 
@@ -109,10 +108,6 @@ def _join(kind: type[And] | type[Or], terms: Iterable[Expression]) -> Expression
 def _check_bounds(text: str) -> None:
     if unsendable := _UNSENDABLE.search(text):
         raise _error(unsendable.start() + 1, "holds a character that no value has")
-    if (size := len(text.encode())) > MAX_BYTES:
-        # The column of the first character that is too much.
-        column = len(text.encode()[:MAX_BYTES].decode(errors="ignore")) + 1
-        raise _error(column, f"the filter is {size} bytes long, at most {MAX_BYTES} are allowed")
     depth = 0
     for match in _QUOTED_OR_PARENTHESIS.finditer(text):
         depth += {"(": 1, ")": -1}.get(match[0], 0)

@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Self
 
+from modelcatalog_server.catalog.per_revision import PerRevision
 from modelcatalog_server.catalog.resolver.canonical import CanonicalIndex
 from modelcatalog_server.catalog.resolver.linking import ModelFacts
 from modelcatalog_server.catalog.resolver.reference import ReferenceIndex, Served
 from modelcatalog_server.catalog.resolver.spelling import read_id
 from modelcatalog_server.catalog.snapshots import ANY_REVISION, Snapshots
 from modelcatalog_server.domain.errors import CatalogError
-from modelcatalog_server.domain.ports import CatalogSnapshot
+from modelcatalog_server.domain.ports.catalog import CatalogSnapshot, CatalogState
 from modelcatalog_server.domain.signal import Signal
 from modelcatalog_server.domain.tasks import end_tasks, run_in_slices
 
 #: Canonical ids by provider and upstream id.
 Links = Mapping[str, Mapping[str, str | None]]
-
-#: Those of the current revision, and of the one before for whoever still reads that.
-_KEPT = 2
 
 
 class ReferenceIndexes:
@@ -30,8 +29,8 @@ class ReferenceIndexes:
     def __init__(self, snapshots: Snapshots, changed: Signal) -> None:
         self._snapshots = snapshots
         self._changed = changed
-        self._reading = asyncio.Lock()
-        self._by_revision: dict[int, asyncio.Task[ReferenceIndex]] = {}
+        self._builds: PerRevision[asyncio.Task[ReferenceIndex]] = PerRevision()
+        self._newest = 0
         self._tasks: set[asyncio.Task[ReferenceIndex]] = set()
         self._following: asyncio.Task[None] | None = None
 
@@ -51,28 +50,26 @@ class ReferenceIndexes:
         return await asyncio.shield(await self._begin(snapshot))
 
     async def _begin(self, snapshot: CatalogSnapshot) -> asyncio.Task[ReferenceIndex]:
-        revision = snapshot.state.revision
-        # Whoever waits here holds a connection: that one of them reads through its own needs no further one.
-        async with self._reading:
-            if revision not in self._by_revision:
-                links, release_dates = await snapshot.list_links(), await snapshot.list_release_dates()
-                task = asyncio.create_task(_build(links, release_dates), name=f"reference-index-{revision}")
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-                self._keep(revision, task)
-                return task
-            return self._by_revision[revision]
+        return await self._builds.get(snapshot.state, partial(self._start, snapshot))
 
-    def _keep(self, revision: int, task: asyncio.Task[ReferenceIndex]) -> None:
-        self._by_revision[revision] = task
-        for old in sorted(self._by_revision)[:-_KEPT]:
-            del self._by_revision[old]
+    async def _start(self, snapshot: CatalogSnapshot) -> asyncio.Task[ReferenceIndex]:
+        links, release_dates = await snapshot.list_links(), await snapshot.list_release_dates()
+        task = asyncio.create_task(_build(links, release_dates), name=f"reference-index-{snapshot.state.revision}")
+        self._newest = snapshot.state.revision
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._end, snapshot.state))
+        return task
+
+    def _end(self, state: CatalogState, task: asyncio.Task[ReferenceIndex]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or task.exception():
+            self._builds.forget(state)  # whoever waited has the error; the next one tries again
 
     async def _follow(self) -> None:
         """Build for each new revision what has been asked for in an older one."""
         while True:
             ticket = self._changed.ticket()
-            if self._by_revision and self._snapshots.newest_revision > max(self._by_revision):
+            if self._builds and self._snapshots.newest_revision > self._newest:
                 with suppress(CatalogError):  # whoever needs it says so; a reader begins it otherwise
                     async with self._snapshots.open(ANY_REVISION) as snapshot:
                         await self._begin(snapshot)

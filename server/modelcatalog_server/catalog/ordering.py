@@ -10,7 +10,6 @@ from modelcatalog_server.domain.query import FieldCatalogue, SortKey
 
 #: How many fields an order has at most.
 MAX_KEYS = 8
-_MAX_BYTES = 2048
 _KEY = re.compile(r"\s*([A-Za-z_][\w.]*)(?:\s+(\w+))?\s*", re.ASCII)
 
 
@@ -20,8 +19,6 @@ def parse_order_by(text: str, catalogue: FieldCatalogue) -> tuple[SortKey, ...]:
     Raises:
         InvalidOrderByError: with the column of the mistake and what was expected there.
     """
-    if len(text.encode(errors="replace")) > _MAX_BYTES:
-        raise _error(1, f"the order is over {_MAX_BYTES} bytes long")
     if not text.strip():
         return ()
     keys: list[SortKey] = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from modelcatalog_server.catalog.digest import digest
+from modelcatalog_server.catalog.snapshots import AtLeast
 from modelcatalog_server.domain.errors import InvalidPageTokenError, PageTokenExpiredError
-from modelcatalog_server.domain.ports import CatalogState
+from modelcatalog_server.domain.ports.catalog import CatalogState
 from modelcatalog_server.domain.query import START, Boundary, Listed
 from modelcatalog_server.tokens import ExpiredTokenError, InvalidTokenError, TokenSealer
 
@@ -19,12 +20,20 @@ Scope = Sequence[str | bool | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page(Generic[T]):
-    """One page. ``next_token`` is empty on the last one; ``revision`` is that of the first page."""
+    """One page. ``next_token`` is empty on the last one; ``revision`` is that of the first page.
+
+    ``token_behind``: the token of a page that begins behind so many of these items.
+    """
 
     items: list[T]
     next_token: str
     total: int
     revision: int
+    token_behind: Callable[[int], str]
+
+    def first(self, count: int) -> Page[T]:
+        """Return a page that ends after so many items; the next one goes on there."""
+        return replace(self, items=self.items[:count], next_token=self.token_behind(count))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +57,19 @@ class PageTokens:
     def __init__(self, sealer: TokenSealer) -> None:
         self._sealer = sealer
 
+    def at_least(self, token: str, asked: AtLeast) -> AtLeast:
+        """Return what a reader must see who goes on from a page: the revision of that, too, and what it asked for.
+
+        Another process that has moved on may have made the token. What is wrong with one is said when it is read.
+        """
+        if not token:
+            return asked
+        try:
+            _, revision, *_ = self._sealer.unseal(token)
+            return replace(asked, revision=max(asked.revision, revision))
+        except (ExpiredTokenError, InvalidTokenError, ValueError, TypeError):
+            return asked
+
     def read_position(self, token: str, scope: Scope, state: CatalogState) -> Position:
         """Return where a page begins; without a token at the first item of the revision of now.
 
@@ -68,8 +90,15 @@ class PageTokens:
 
     def cut_page(self, listed: Sequence[Listed[T]], size: int, revision: int, total: int, scope: Scope) -> Page[T]:
         """Cut the one item that was read beyond the page; that it was there means that there is a next page."""
-        token = ""
-        if len(listed) > size:
-            last = listed[size - 1].boundary
-            token = self._sealer.seal([scope, revision, last.id, total, *last.keys])
-        return Page(items=[each.item for each in listed[:size]], next_token=token, total=total, revision=revision)
+
+        def token_behind(count: int) -> str:
+            last = listed[count - 1].boundary
+            return self._sealer.seal([scope, revision, last.id, total, *last.keys])
+
+        return Page(
+            items=[each.item for each in listed[:size]],
+            next_token=token_behind(size) if len(listed) > size else "",
+            total=total,
+            revision=revision,
+            token_behind=token_behind,
+        )

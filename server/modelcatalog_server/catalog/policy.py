@@ -7,7 +7,7 @@ import structlog
 from modelcatalog_server.catalog.reader import CatalogReader
 from modelcatalog_server.catalog.snapshots import Read
 from modelcatalog_server.domain.models import Provider
-from modelcatalog_server.domain.ports import PolicyStore
+from modelcatalog_server.domain.ports.administration import PolicyStore
 
 _log = structlog.get_logger(__name__)
 

@@ -5,29 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modelcatalog_server.catalog.arguments import (
-    check_model_id,
-    check_page,
-    check_preferred_providers,
-    check_provider_id,
-    to_page_size,
-)
+from modelcatalog_server.catalog.arguments import to_page_size
 from modelcatalog_server.catalog.fields import MODEL_FIELDS, PROVIDER_FIELDS
 from modelcatalog_server.catalog.filtering import parse_filter
 from modelcatalog_server.catalog.ordering import parse_order_by
 from modelcatalog_server.catalog.paging import Page, PageTokens, scope_of
 from modelcatalog_server.catalog.references import FoundModel, References, ResolvedModel
 from modelcatalog_server.catalog.snapshots import ANY_REVISION, AtLeast, Read, Snapshots
-from modelcatalog_server.domain.errors import (
-    ProviderNotFoundError,
-    TooManyIdsError,
-)
+from modelcatalog_server.domain.errors import ProviderNotFoundError
 from modelcatalog_server.domain.models import Benchmark, Model, Provider
-from modelcatalog_server.domain.ports import CatalogCounts, CatalogSnapshot, CatalogState, CatalogStore
+from modelcatalog_server.domain.ports.catalog import CatalogCounts, CatalogSnapshot, CatalogState
 from modelcatalog_server.domain.query import EVERYTHING, Boundary, FieldCatalogue, Selection
 from modelcatalog_server.domain.resolution import Resolution
-
-MAX_BATCH = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +65,9 @@ class CatalogInfo:
 
 
 class CatalogReader:
-    """Answers reads from the store."""
+    """Answers reads from snapshots."""
 
-    def __init__(
-        self, store: CatalogStore, snapshots: Snapshots, references: References, page_tokens: PageTokens
-    ) -> None:
-        self._store = store
+    def __init__(self, snapshots: Snapshots, references: References, page_tokens: PageTokens) -> None:
         self._snapshots = snapshots
         self._references = references
         self._page_tokens = page_tokens
@@ -94,7 +80,6 @@ class CatalogReader:
         Raises:
             AmbiguousModelError, ModelNotFoundError: with up to ten candidates.
         """
-        check_model_id("model_id", model_id)
         async with self._snapshots.open(at_least) as snapshot:
             found = await self._references.get_model(snapshot, model_id, with_raw=with_raw)
             return Read(state=snapshot.state, value=found)
@@ -107,8 +92,6 @@ class CatalogReader:
         Raises:
             AmbiguousModelError, ModelNotFoundError: with up to ten candidates.
         """
-        check_model_id("reference", reference)
-        check_preferred_providers("preferred_provider_ids", preferred_provider_ids)
         async with self._snapshots.open(at_least) as snapshot:
             resolved = await self._references.resolve_model(snapshot, reference, preferred_provider_ids)
             return Read(state=snapshot.state, value=resolved)
@@ -116,11 +99,7 @@ class CatalogReader:
     async def get_models(
         self, model_ids: Sequence[str], *, with_raw: bool = False, at_least: AtLeast = ANY_REVISION
     ) -> Read[dict[str, Model]]:
-        """Return the models that exist among 1 to 100 exact ids."""
-        if not 1 <= len(model_ids) <= MAX_BATCH:
-            raise TooManyIdsError("model_ids", f"takes 1 to {MAX_BATCH} ids, got {len(model_ids)}")
-        for index, model_id in enumerate(model_ids):
-            check_model_id(f"model_ids[{index}]", model_id)
+        """Return the models that exist among some exact ids."""
         async with self._snapshots.open(at_least) as snapshot:
             models = await snapshot.get_models(model_ids, with_raw=with_raw)
             return Read(state=snapshot.state, value=models)
@@ -134,14 +113,9 @@ class CatalogReader:
             InvalidPageTokenError, PageTokenExpiredError: the token is not good.
         """
         size = to_page_size(query.page_size)
-        check_page(query.page, query.page_token)
-        if query.provider_id is not None:
-            check_provider_id("provider_id", query.provider_id)
         selection = _select(query, MODEL_FIELDS)
         scope = scope_of(query.filter, query.order_by, "models", query.provider_id, query.show_removed)
-        async with self._snapshots.open(at_least) as snapshot:
-            if query.provider_id is not None:
-                await _check_provider_exists(snapshot, query.provider_id)
+        async with self._snapshots.open(self._page_tokens.at_least(query.page_token, at_least)) as snapshot:
             position = self._page_tokens.read_position(query.page_token, scope, snapshot.state)
             models = await snapshot.list_models(
                 selection,
@@ -153,6 +127,8 @@ class CatalogReader:
                 show_removed=query.show_removed,
                 with_raw=query.with_raw,
             )
+            if query.provider_id is not None and not models:  # else there is such a provider
+                await _check_provider_exists(snapshot, query.provider_id)
             total = position.total
             if total < 0:
                 total = await snapshot.count_models(
@@ -183,12 +159,11 @@ class CatalogReader:
         Raises:
             AmbiguousModelError, ModelNotFoundError: with up to ten candidates.
         """
-        check_model_id("model_id", model_id)
         async with self._snapshots.open(at_least) as snapshot:
             found, canonical_id = await snapshot.get_canonical_id(model_id)
             resolution = None
             if not found:
-                resolution = await self._references.require(snapshot, model_id)
+                resolution = await self._references.require_canonical(snapshot, model_id)
                 canonical_id = resolution.canonical_id
             items = await snapshot.list_benchmarks(canonical_id) if canonical_id else []
             benchmarks = Benchmarks(canonical_id=canonical_id, items=items, resolution=resolution)
@@ -200,7 +175,6 @@ class CatalogReader:
         Raises:
             ProviderNotFoundError: with up to ten near ids.
         """
-        check_provider_id("provider_id", provider_id)
         async with self._snapshots.open(at_least) as snapshot:
             return Read(state=snapshot.state, value=await _check_provider_exists(snapshot, provider_id))
 
@@ -209,7 +183,7 @@ class CatalogReader:
         size = to_page_size(query.page_size)
         selection = _select(query, PROVIDER_FIELDS)
         scope = scope_of(query.filter, query.order_by, "providers", query.show_removed)
-        async with self._snapshots.open(at_least) as snapshot:
+        async with self._snapshots.open(self._page_tokens.at_least(query.page_token, at_least)) as snapshot:
             position = self._page_tokens.read_position(query.page_token, scope, snapshot.state)
             providers = await snapshot.list_providers(
                 selection,
@@ -229,9 +203,8 @@ class CatalogReader:
 
     async def get_info(self, *, at_least: AtLeast = ANY_REVISION) -> Read[CatalogInfo]:
         """Return what the catalog holds; answers before the first refresh too, with zeros."""
-        schema_version = await self._store.get_schema_version()
         async with self._snapshots.open(at_least, may_be_empty=True) as snapshot:
-            info = CatalogInfo(counts=await snapshot.get_counts(), schema_version=schema_version)
+            info = CatalogInfo(counts=await snapshot.get_counts(), schema_version=await snapshot.get_schema_version())
             return Read(state=snapshot.state, value=info)
 
     async def get_state(self) -> CatalogState:

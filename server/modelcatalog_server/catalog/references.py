@@ -10,7 +10,7 @@ from modelcatalog_server.catalog.resolver import rules
 from modelcatalog_server.catalog.resolver.reference import resolve
 from modelcatalog_server.domain.errors import AmbiguousModelError, ModelNotFoundError
 from modelcatalog_server.domain.models import Model
-from modelcatalog_server.domain.ports import CatalogSnapshot
+from modelcatalog_server.domain.ports.catalog import CatalogSnapshot
 from modelcatalog_server.domain.resolution import Outcome, Resolution
 
 
@@ -32,10 +32,14 @@ class ResolvedModel:
 
 
 class References:
-    """Finds the models that callers mean, in the catalog of one snapshot. Ids are such as ``check_model_id`` passes."""
+    """Finds the models that callers mean, in the catalog of one snapshot.
 
-    def __init__(self, indexes: ReferenceIndexes) -> None:
+    ``exact_only``: those that they name by id, all others are not found.
+    """
+
+    def __init__(self, indexes: ReferenceIndexes, *, exact_only: bool = False) -> None:
         self._indexes = indexes
+        self._exact_only = exact_only
 
     async def get_model_id(self, snapshot: CatalogSnapshot, model_id: str) -> tuple[str, Resolution | None]:
         """Return the id of the model that is meant, and how it was resolved, ``None`` for an exact id.
@@ -98,10 +102,22 @@ class References:
             raise ModelNotFoundError(reference, resolution.candidates)
         return resolution
 
+    async def require_canonical(self, snapshot: CatalogSnapshot, reference: str) -> Resolution:
+        """Return the same where it is the canonical model that matters: several that serve it are no ambiguity.
+
+        Raises:
+            AmbiguousModelError, ModelNotFoundError: with up to ten candidates.
+        """
+        resolution = await self.resolve(snapshot, reference)
+        return resolution if resolution.canonical_id else await self.require(snapshot, reference)
+
     async def resolve(
         self, snapshot: CatalogSnapshot, reference: str, preferred_provider_ids: Sequence[str] = ()
     ) -> Resolution:
         """Return what a reference means, whatever the outcome. The index of the snapshot's revision is built first."""
+        if self._exact_only:
+            near = tuple(await snapshot.find_near_model_ids(reference))
+            return Resolution(outcome=Outcome.NOT_FOUND, candidates=near)
         resolution = resolve(reference, await self._indexes.get(snapshot), preferred_provider_ids)
         if resolution.outcome is Outcome.NOT_FOUND and not resolution.candidates:
             # Not one word that any model has: perhaps all of them are mistyped.

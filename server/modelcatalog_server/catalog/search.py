@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from modelcatalog_server.catalog.arguments import check_page, to_page_size
+from modelcatalog_server.catalog.arguments import to_page_size
 from modelcatalog_server.catalog.fields import MODEL_FIELDS
 from modelcatalog_server.catalog.filtering import parse_filter
 from modelcatalog_server.catalog.paging import Page, PageTokens, Position, scope_of
@@ -14,7 +14,7 @@ from modelcatalog_server.catalog.search_words import find_fields, may_be_misspel
 from modelcatalog_server.catalog.snapshots import ANY_REVISION, AtLeast, Read, Snapshots
 from modelcatalog_server.domain.errors import PageTokenExpiredError
 from modelcatalog_server.domain.models import Model
-from modelcatalog_server.domain.ports import CatalogSnapshot
+from modelcatalog_server.domain.ports.catalog import CatalogSnapshot
 from modelcatalog_server.domain.query import START, Boundary, Expression, Listed
 from modelcatalog_server.domain.search import Findings, SearchHit, SearchText
 from modelcatalog_server.tokens import MAX_AGE_S
@@ -57,16 +57,15 @@ class ModelSearch:
         """Return one page of what fits, best first; later pages stay in the revision of the first.
 
         Raises:
-            InvalidQueryError: the query is empty, too long, or has no words or too many.
+            InvalidQueryError: the query has no words or too many.
             InvalidFilterError: with the column of the mistake.
             InvalidPageTokenError, PageTokenExpiredError: the token is not good.
         """
         size = to_page_size(query.page_size)
-        check_page(query.page, query.page_token)
         text = read_query(query.query)
         matching = parse_filter(query.filter, MODEL_FIELDS)
         scope = scope_of(query.filter, query.query, "search")
-        async with self._snapshots.open(at_least) as snapshot:
+        async with self._snapshots.open(self._page_tokens.at_least(query.page_token, at_least)) as snapshot:
             position = self._page_tokens.read_position(query.page_token, scope, snapshot.state)
             page = _PageOfSearch(
                 snapshot, matching, position, offset=max(query.page - 1, 0) * size, size=size, with_raw=query.with_raw

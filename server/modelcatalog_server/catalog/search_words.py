@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping
 from modelcatalog_server.domain.errors import InvalidQueryError
 from modelcatalog_server.domain.search import SearchTerm, SearchText
 
-#: Longest query in UTF-8.
-MAX_QUERY_BYTES = 256
 #: How many different words a query has at most; the ids of upstream have up to 17.
 MAX_TERMS = 24
 #: So many characters of a text are searched.
@@ -41,12 +39,8 @@ def read_query(query: str) -> SearchText:
     """Return what a query asks for.
 
     Raises:
-        InvalidQueryError: it is empty, too long, or has no words or too many.
+        InvalidQueryError: it has no words or too many.
     """
-    if not query:
-        raise InvalidQueryError("query", "is required")
-    if (length := len(query.encode())) > MAX_QUERY_BYTES:
-        raise InvalidQueryError("query", f"is {length} bytes long, at most {MAX_QUERY_BYTES} are allowed")
     words = list(dict.fromkeys(_asked_words(query)))
     if not words:
         raise InvalidQueryError("query", "has no letter and no digit")
@@ -62,7 +56,15 @@ def may_be_misspelt(term: SearchTerm) -> bool:
 
 def find_fields(text: SearchText, texts: Mapping[str, str]) -> list[str]:
     """Return the fields whose text has a word of the query, or is the query in one piece."""
-    return [field for field, content in texts.items() if _has_word(text, content) or _is_whole(text, content)]
+    key = text.key
+    words = {word for term in text.terms for word in (term.word, *term.near)}
+    beginnings = tuple(term.word for term in text.terms if term.may_go_on)
+
+    def fits(content: str) -> bool:
+        found = any(word in words or word.startswith(beginnings) for word in read_words(content))
+        return found or _is_whole(key, content)
+
+    return [field for field, content in texts.items() if fits(content)]
 
 
 def _asked_words(query: str) -> Iterator[str]:
@@ -78,15 +80,7 @@ def _to_term(word: str) -> SearchTerm:
     return SearchTerm(word=word, may_go_on=len(word) > 1 and not word[0].isdigit())
 
 
-def _has_word(text: SearchText, content: str) -> bool:
-    return any(_fits(term, word) for word in read_words(content) for term in text.terms)
-
-
-def _is_whole(text: SearchText, content: str) -> bool:
+def _is_whole(key: str, content: str) -> bool:
     """Whether it is what was written, however punctuated; of an id also what is behind its first or last slash."""
-    parts = (content, content.partition("/")[2], content.rpartition("/")[2])
-    return any("".join(read_words(part)) == text.key for part in parts)
-
-
-def _fits(term: SearchTerm, word: str) -> bool:
-    return word == term.word or word in term.near or (term.may_go_on and word.startswith(term.word))
+    parts = {content, content.partition("/")[2], content.rpartition("/")[2]}
+    return any("".join(read_words(part)) == key for part in parts)

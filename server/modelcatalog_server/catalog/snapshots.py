@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from modelcatalog_server.catalog.current import CurrentRevision
 from modelcatalog_server.domain.errors import CatalogNotReadyError, RevisionNotAvailableError
-from modelcatalog_server.domain.ports import CatalogSnapshot, CatalogState, CatalogStore
+from modelcatalog_server.domain.ports.catalog import CatalogSnapshot, CatalogState, CatalogStore
 from modelcatalog_server.domain.signal import Signal
 
 T = TypeVar("T")

@@ -70,6 +70,11 @@ def describe_failure(error: CatalogError, server: ServerOptions) -> Iterator[str
         yield f"the server at {server.target} did not answer in time"
         return
     yield sanitize(str(error))
+    yield from next_steps(error)
+
+
+def next_steps(error: CatalogError) -> Iterator[str]:
+    """Yield what the caller of a command can do about an error."""
     for kind, step in _NEXT_STEPS.items():
         if isinstance(error, kind):
             yield step

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+
+# Controls of ASCII but DEL are escaped in any JSON; those beyond are, too, what moves and turns text: U+009B, U+202E.
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7e]")
 
 
 def to_document(message: Message) -> dict[str, Any]:
@@ -43,10 +47,16 @@ def select(document: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
 
 def print_document(document: object) -> None:
     """Print one JSON document."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    click.echo(write_json(document, indent=2))
 
 
 def print_lines(documents: Iterable[object]) -> None:
     """Print JSON documents, one a line."""
     for document in documents:
-        click.echo(json.dumps(document, ensure_ascii=False))
+        click.echo(write_json(document))
+
+
+def write_json(document: object, *, indent: int | None = None) -> str:
+    """Return JSON that does nothing to a terminal: what cannot be printed is escaped, other scripts are readable."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False)
+    return _BEYOND_ASCII.sub(lambda match: match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1], text)

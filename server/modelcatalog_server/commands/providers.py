@@ -88,3 +88,5 @@ def info_rows(info: GetCatalogInfoResponse) -> Iterator[tuple[str, str]]:
         yield field.name.replace("_", " "), f"{getattr(info.counts, field.name):,}"
     for name in _INFO:
         yield name.replace("_", " "), text_of(info, name)
+    if off := [feature.name for feature in info.features if not feature.enabled]:
+        yield "switched off", ", ".join(off)

@@ -26,7 +26,7 @@ from modelcatalog_client import (
     Refresh,
     UnavailableError,
 )
-from modelcatalog_server.commands.asking import INTERRUPTED, no_server
+from modelcatalog_server.commands.asking import INTERRUPTED, next_steps, no_server
 from modelcatalog_server.commands.refresh_progress import open_progress
 from modelcatalog_server.commands.refresh_result import advise, describe_request, is_over, print_result
 from modelcatalog_server.commands.server_options import ServerOptions
@@ -88,7 +88,8 @@ def refresh(options: RefreshOptions) -> int:
             say(f"interrupted before the server answered; {_maybe_begun(options)}")
             return INTERRUPTED
         except CatalogError as error:
-            say(_describe_refusal(error, options))
+            for line in (_describe_refusal(error, options), *next_steps(error)):
+                say(line)
             return NOT_KNOWN
         _say_started(started, options)
         if not options.wait:

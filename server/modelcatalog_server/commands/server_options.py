@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 
-_UNSPECIFIED_HOSTS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 -- what a server listens on, read back
+_UNSPECIFIED_HOSTS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 -- read back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

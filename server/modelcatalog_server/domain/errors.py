@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from modelcatalog_server.domain.features import Feature
+
 
 class StartupError(Exception):
     """The process cannot start. ``str(error)`` is one line that says what is wrong and what to do."""
@@ -121,6 +123,28 @@ class RequestIdReusedError(CatalogError):
     """A request id was used before, with other arguments."""
 
 
+class MissingTokenError(CatalogError):
+    """The call says nothing of who makes it."""
+
+    def __init__(self, message: str = "this server has to know who calls: send a token") -> None:
+        super().__init__(message)
+
+
+class InvalidTokenError(CatalogError):
+    """The token is not known, or expired; the caller is not told which."""
+
+    def __init__(self, message: str = "the token is not known here, or has expired") -> None:
+        super().__init__(message)
+
+
+class RoleRequiredError(CatalogError):
+    """The caller is known and may not do this. ``principal`` is its name, for the logs."""
+
+    def __init__(self, message: str, principal: str = "") -> None:
+        super().__init__(message)
+        self.principal = principal
+
+
 class DatabaseUnavailableError(CatalogError):
     """PostgreSQL cannot be reached or gave no answer in time."""
 
@@ -142,15 +166,47 @@ class SlowConsumerError(CatalogError):
 
 
 class TooManyStreamsError(CatalogError):
-    """Too many streams are open."""
+    """Too many streams are open. ``subject``: whose, in all or those of one caller."""
+
+    def __init__(self, message: str, *, subject: str = "process") -> None:
+        super().__init__(message)
+        self.subject = subject
+
+
+class RateLimitedError(CatalogError):
+    """A caller calls too often.
+
+    Attributes:
+        subject: Whose calls are counted: ``principal:…`` or ``address:…``.
+        principal: The caller's name; empty where it is not known who calls.
+        retry_after_s: After so many seconds the next call gets in.
+    """
+
+    def __init__(self, subject: str, limit: str, *, retry_after_s: float, principal: str = "") -> None:
+        super().__init__(f"{subject} has had its {limit}")
+        self.subject = subject
+        self.principal = principal
+        self.retry_after_s = retry_after_s
+
+
+class OverloadedError(CatalogError):
+    """There is too much to do at once. ``retry_after_s``: when it may be better, in seconds."""
+
+    def __init__(self, *, retry_after_s: float) -> None:
+        super().__init__("this server has too much to do at once")
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineError(CatalogError):
     """The call's time was over."""
 
 
-class NotImplementedYetError(CatalogError):
-    """This version does not have this RPC or argument yet."""
+class FeatureDisabledError(CatalogError):
+    """What was asked for is switched off in the settings."""
+
+    def __init__(self, feature: Feature) -> None:
+        super().__init__(f"the feature {feature} is switched off here; GetCatalogInfo lists what there is")
+        self.feature = feature
 
 
 class RefreshError(CatalogError):

@@ -230,8 +230,7 @@ class RefreshReport:
 class Difference:
     """What has to be written so that the catalog says what the payload says.
 
-    ``models`` are the records to write: added, changed and revived ones, and in a full refresh the unchanged ones too;
-    ``messages`` are those records as the contract's encoded ``Model``, by id;
+    ``models`` are the records to write: all that were decoded, for one that says the same may be encoded otherwise;
     ``touched_models`` are the ids among them that get a new version. ``source_hashes`` are those to store from now on,
     ``None`` for one to forget; they may differ where no record does. ``duplicate_ids`` are JSON pointers of the keys
     that the payload has more than once, the first hundred: all but one of their values went unseen.
@@ -239,7 +238,6 @@ class Difference:
 
     counts: RefreshCounts
     models: tuple[ModelRecord, ...] = ()
-    messages: Mapping[str, bytes] = field(default_factory=dict)
     touched_models: frozenset[str] = frozenset()
     removed_models: tuple[str, ...] = ()
     providers: tuple[ProviderRecord, ...] = ()

@@ -21,7 +21,8 @@ Linux only. Enter these from the main thread (see `child.Child`).
 """
 
 from modelcatalog_server.embedded.directory import DataDirectory, default_data_dir
-from modelcatalog_server.embedded.postgres import EmbeddedPostgres
+from modelcatalog_server.embedded.postgres import EmbeddedPostgres, find_running
+from modelcatalog_server.embedded.programs import client_programs
 from modelcatalog_server.embedded.valkey import EmbeddedValkey
 
-__all__ = ["DataDirectory", "EmbeddedPostgres", "EmbeddedValkey", "default_data_dir"]
+__all__ = ["DataDirectory", "EmbeddedPostgres", "EmbeddedValkey", "client_programs", "default_data_dir", "find_running"]

@@ -187,7 +187,7 @@ class DataDirectory:
             self.sockets = self._make_sockets_elsewhere()
 
     def _make_sockets_elsewhere(self) -> Path:
-        for parent in (Path(tempfile.gettempdir()).resolve(), Path("/tmp")):  # noqa: S108 (mkdtemp is private)
+        for parent in (Path(tempfile.gettempdir()).resolve(), Path("/tmp")):  # noqa: S108 (mkdtemp is private) # nosec B108
             if _fits(parent / "modelcatalog-12345678") and not self.account.blocked_by(parent):
                 sockets = Path(tempfile.mkdtemp(prefix="modelcatalog-", dir=parent))
                 self.account.take(sockets)

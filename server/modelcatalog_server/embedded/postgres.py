@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,16 +32,15 @@ _SETTINGS = {
     # Only root and the owner of the directory get to the socket, and there is nothing on the network.
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
-    # One process of ours needs a tenth; the rest is for workers and for people with psql.
-    "max_connections": "100",
-    # The whole catalog is some tens of megabytes.
-    "shared_buffers": "64MB",
+    # The whole catalog is some tens of megabytes; this is for one of ten times the size, and is taken as it is used.
+    "shared_buffers": "256MB",
     # A commit that was answered is on the disk, whatever happens to the machine.
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    # Bounds the disk used and the time a recovery takes.
-    "max_wal_size": "256MB",
+    # Bounds the disk used and the time a recovery takes. A refresh that changes every model of a catalog of ten times
+    # the size writes more than a quarter of this: with so much, it is not held up by one checkpoint after the other.
+    "max_wal_size": "1GB",
     # Compiling a query takes longer than running any of ours.
     "jit": "off",
     # The data is in memory: processes that read ahead would only cost start time.
@@ -56,18 +56,47 @@ _SETTINGS = {
 }
 
 
+def find_running(directory: Path) -> str | None:
+    """The URL of the PostgreSQL that another process runs in a data directory, if one does.
+
+    The fourth and fifth line of its pid file say where it listens. One that was killed leaves file and socket behind.
+    """
+    for file in directory.glob("postgres-*/postmaster.pid"):
+        lines = file.read_text().splitlines()
+        if len(lines) >= 5 and _is_heard(f"{lines[4]}/.s.PGSQL.{lines[3]}"):
+            return _url(lines[4])
+    return None
+
+
+def _is_heard(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+def _url(sockets: object) -> str:
+    return f"postgresql://{_NAME}@/{_NAME}?host={sockets}&port={_PORT}"
+
+
 class EmbeddedPostgres:
-    """A PostgreSQL in a data directory, running while this context is entered."""
+    """A PostgreSQL in a data directory, running while this context is entered.
+
+    ``max_connections``: how many sessions it has room for.
+    """
 
     _child: Child
 
-    def __init__(self, directory: DataDirectory) -> None:
+    def __init__(self, directory: DataDirectory, *, max_connections: int = 100) -> None:
         self._directory = directory
+        self._max_connections = max_connections
 
     @property
     def dsn(self) -> str:
         """The URL for libpq: a unix socket, user and database ``modelcatalog``."""
-        return f"postgresql://{_NAME}@/{_NAME}?host={self._directory.sockets}&port={_PORT}"
+        return _url(self._directory.sockets)
 
     async def __aenter__(self) -> Self:
         """Makes the cluster when there is none and starts the server.
@@ -131,7 +160,12 @@ class EmbeddedPostgres:
         await run_to_end(child, _INITDB_TIMEOUT_S)
 
     def _start(self, binaries: Path, cluster: Path) -> Child:
-        settings = {**_SETTINGS, "port": _PORT, "unix_socket_directories": str(self._directory.sockets)}
+        settings = {
+            **_SETTINGS,
+            "max_connections": str(self._max_connections),
+            "port": _PORT,
+            "unix_socket_directories": str(self._directory.sockets),
+        }
         arguments: list[str | Path] = [binaries / "postgres", "-D", cluster]
         for name, value in settings.items():
             arguments += ["-c", f"{name}={value}"]

@@ -83,6 +83,15 @@ def find_program(package: Package, folder: Path) -> Path:
     return program
 
 
+def client_programs() -> Path:
+    """The folder of pg_dump, pg_restore and psql, which run as whoever we are.
+
+    Raises:
+        StartupError: The package is not installed.
+    """
+    return find_program(POSTGRES, _site_packages(POSTGRES)).parent
+
+
 def _site_packages(package: Package) -> Path:
     # find_spec of a top-level name does not import it.
     spec = importlib.util.find_spec(package.module)

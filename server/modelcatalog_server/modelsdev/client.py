@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,9 +29,11 @@ from modelcatalog_server.domain.errors import (
     UpstreamInvalidError,
     UpstreamUnavailableError,
 )
+from modelcatalog_server.domain.measures import NO_ANSWER, UpstreamMeasures
 from modelcatalog_server.domain.models import Source
-from modelcatalog_server.domain.ports import Progress
+from modelcatalog_server.domain.ports.upstream import Progress
 from modelcatalog_server.domain.refresh import Payload
+from modelcatalog_server.domain.spans import Kind, span
 from modelcatalog_server.modelsdev.body import BoundedBody
 from modelcatalog_server.modelsdev.folder import read_file, read_folder, sha256
 
@@ -81,6 +84,7 @@ class ModelsDevUpstream:
         total_timeout_s: float = 60.0,
         max_bytes: int = 64 * 1024 * 1024,
         requests_per_minute: float = 20.0,
+        measures: UpstreamMeasures | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Prepare a client.
@@ -92,6 +96,7 @@ class ModelsDevUpstream:
             total_timeout_s: Bound for one fetch, all its documents together.
             max_bytes: Bound for each document, as received and uncompressed.
             requests_per_minute: Rate of the token bucket in front of upstream, which holds those of one minute at most.
+            measures: Where requests are counted.
             now: The time, to understand a ``Retry-After`` that is a date.
 
         Raises:
@@ -102,6 +107,7 @@ class ModelsDevUpstream:
         self._connect_timeout_s = connect_timeout_s
         self._total_timeout_s = total_timeout_s
         self._max_bytes = max_bytes
+        self._measures = measures or UpstreamMeasures()
         self._now = now
         self._requests_per_minute = requests_per_minute
         self._bucket = AsyncLimiter(max(requests_per_minute, 1), 60 * max(1, 1 / requests_per_minute))
@@ -221,21 +227,32 @@ class ModelsDevUpstream:
             raise RuntimeError("the upstream client has not been entered")
         condition = {"If-None-Match": etag} if etag and _ETAG.fullmatch(etag) else {}
         await self._wait_for_turn()
+        begun, answered = time.perf_counter(), NO_ANSWER
         try:
-            async with (
-                meter.spending(),
-                self._session.get(self._url(name), headers=condition, allow_redirects=False) as response,
-            ):
-                status = response.status
-                if status == HTTPStatus.NOT_MODIFIED and condition:
-                    return _UNCHANGED
-                if status == HTTPStatus.NOT_FOUND or (response.headers.get("Location") and 300 <= status < 400):
-                    return _Missing(status)
-                if status != HTTPStatus.OK:
-                    raise self._refusal(name, status, response.headers)
-                return await self._read(name, response, meter)
+            with span("GET", Kind.CLIENT, self._describe(name)) as traced:
+                async with (
+                    meter.spending(),
+                    self._session.get(self._url(name), headers=condition, allow_redirects=False) as response,
+                ):
+                    status = response.status
+                    answered = str(status)
+                    traced.note("http.response.status_code", status)
+                    if status == HTTPStatus.NOT_MODIFIED and condition:
+                        return _UNCHANGED
+                    if status == HTTPStatus.NOT_FOUND or (response.headers.get("Location") and 300 <= status < 400):
+                        return _Missing(status)
+                    if status != HTTPStatus.OK:
+                        raise self._refusal(name, status, response.headers)
+                    return await self._read(name, response, meter)
         except aiohttp.ClientError as error:
             raise _translate(name, error, self._connect_timeout_s) from error
+        finally:
+            self._measures.note(answered, time.perf_counter() - begun)
+
+    def _describe(self, name: str) -> dict[str, str | int]:
+        """Return the attributes of a request in a trace; the address without what it takes to get in."""
+        host = self._url(name).host or ""
+        return {"http.request.method": "GET", "url.full": self._source_url(name), "server.address": host}
 
     async def _wait_for_turn(self) -> None:
         """Take a token of the bucket. Waiting for our own limit is not upstream's fault nor of its time."""

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Self
 
@@ -17,16 +16,16 @@ from msgspec.msgpack import Decoder
 import modelcatalog_server
 from modelcatalog_server.domain.errors import RefreshError
 from modelcatalog_server.domain.models import ModelRecord
-from modelcatalog_server.domain.ports import MessageEncoder
+from modelcatalog_server.domain.ports.upstream import MessageEncoder, ModelSink
 from modelcatalog_server.domain.refresh import Difference, KnownState, Payload
-from modelcatalog_server.domain.tasks import advance, run_in_slices
+from modelcatalog_server.domain.tasks import advance, end_tasks, run_in_slices
 from modelcatalog_server.modelsdev.comparison_process import Question, Reply, read_frame, write_frame
 from modelcatalog_server.modelsdev.decode import Answer, RecordDecoder, Task
 from modelcatalog_server.modelsdev.links import LinkTables
 from modelcatalog_server.modelsdev.sift import Sift
 
-#: Text that is decoded in this process: as much as takes the time in which another one would only just have started.
-_IN_PLACE_BYTES = 256 * 1024
+#: Text that is decoded in this process: as much as takes the time in which another one has started.
+_IN_PLACE_BYTES = 512 * 1024
 _BATCH_TASKS = 100  # the answer takes about a millisecond of the event loop
 _BATCH_BYTES = 256 * 1024
 
@@ -41,9 +40,9 @@ _replies = Decoder(Reply)
 class SpawnedComparison:
     """Fills the port ``PayloadComparison``. Takes one question at a time; a failed one ends the process.
 
-    The payload is sifted on the event loop, in slices of a millisecond. Of the records that remain a few are decoded
-    likewise; more are decoded by a process, which is started for the first of them. What it has decoded is encoded here
-    while it decodes on: together they keep two cores busy.
+    The payload is sifted on the event loop, in slices of a millisecond. Of the records that remain the first are
+    decoded likewise; where there are more, a process starts meanwhile, and goes on with the others. What it has decoded
+    is encoded here and handed on while it decodes on: together with PostgreSQL they keep two cores busy.
 
     It is a plain child with two pipes. An executor of :mod:`multiprocessing` would run the server's main module again
     in the child, leave a resource tracker behind, and hand the result over as one pickle that stops the event loop for
@@ -60,7 +59,6 @@ class SpawnedComparison:
     def __init__(self, encode: MessageEncoder, tables: LinkTables | None = None) -> None:
         self._encode = encode
         self._tables = tables or LinkTables()
-        self._messages: dict[str, bytes] = {}
         self._is_open = False
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -77,8 +75,12 @@ class SpawnedComparison:
             process.kill()  # at once, so that nothing is left even if what follows is cancelled
             await asyncio.shield(asyncio.to_thread(_reap, process))
 
-    async def compare(self, payload: Payload, known: KnownState, *, provider_id: str | None, full: bool) -> Difference:
-        """Return what has to be written. With ``provider_id`` only that provider and its models are looked at.
+    async def compare(
+        self, payload: Payload, known: KnownState, *, provider_id: str | None, full: bool, take: ModelSink
+    ) -> Difference:
+        """Return what has to be written, and hand on its models as they come.
+
+        With ``provider_id`` only that provider and its models are looked at.
 
         Raises:
             UpstreamInvalidError: The payload as a whole is no catalog.
@@ -87,43 +89,53 @@ class SpawnedComparison:
         if not self._is_open:
             raise RefreshError("the comparison has not been started")
         sift = Sift(payload, known, provider_id=provider_id, full=full, tables=self._tables)
-        self._messages = {}
-        sifting = sift.steps()
-        while sift.waiting_bytes <= _IN_PLACE_BYTES:
-            if not await advance(sifting):
-                answers = [await _decode_in_place(sift, full=full)]
-                await run_in_slices(self._encode_models(answers[0].models))
-                break
-        else:
-            answers = await self._decode_in_process(sift, sifting, full=full)
-        difference = await asyncio.to_thread(sift.conclude, answers)
-        return replace(difference, messages=self._messages)
+        try:
+            answers = await self._decode(sift, full=full, take=take)
+        except BaseException:
+            if self._process is not None:
+                self._process.kill()  # or its answer would be taken for that to the next question
+            raise
+        return await asyncio.to_thread(sift.conclude, answers)
 
-    async def _decode_in_process(self, sift: Sift, sifting: Iterator[None], *, full: bool) -> list[Answer]:
-        process = self._process = self._process or _start()
+    async def _decode(self, sift: Sift, *, full: bool, take: ModelSink) -> list[Answer]:
+        sifting = sift.steps()
+        is_more = True
+        while is_more and sift.waiting_bytes <= _IN_PLACE_BYTES:
+            is_more = await advance(sifting)
+        if is_more:
+            self._process = self._process or _start()
+        first = Answer()
+        decoder = RecordDecoder(full=full)
+        await run_in_slices(decoder.steps(sift.take_tasks(), first))
+        await self._hand_on(first.models, take)
+        if self._process is None or not is_more:
+            return [first]
+        question = Question(full=full, bad=decoder.bad)
+        return [first, *await self._decode_in_process(self._process, sift, sifting, question, take)]
+
+    async def _decode_in_process(
+        self, process: subprocess.Popen[bytes], sift: Sift, sifting: Iterator[None], question: Question, take: ModelSink
+    ) -> list[Answer]:
         if process.stdin is None or process.stdout is None:
             raise RefreshError("the comparison process has no pipes")
-        reading = asyncio.create_task(self._read_answers(process.stdout), name="comparison-answers")
+        asking = asyncio.create_task(_ask(process.stdin, sift, sifting, question), name="comparison-questions")
+        reading = asyncio.create_task(self._read_answers(process.stdout, take), name="comparison-answers")
         try:
-            while await advance(sifting):
-                if sift.waiting_bytes >= _BATCH_BYTES:
-                    await _send(process.stdin, sift.take_tasks(), full=full)
-            await _send(process.stdin, sift.take_tasks(), full=full)
-            await asyncio.to_thread(write_frame, process.stdin, Question(is_last=True))
-            return await reading
+            # Neither may wait for the other once it has failed: the pipes are full then.
+            await asyncio.wait({asking, reading}, return_when=asyncio.FIRST_EXCEPTION)
+            if asking.done():
+                asking.result()
+            return reading.result()
         except (EOFError, BrokenPipeError) as error:
             status = await asyncio.to_thread(process.wait)
             raise RefreshError(f"the comparison process ended {_how(status)} and gave no result") from error
-        except BaseException:
-            process.kill()  # or its answer would be taken for that to the next question
-            raise
         finally:
-            reading.cancel()
-            await asyncio.wait({reading})
-            if not reading.cancelled():
-                reading.exception()  # it has been raised, or something worse has
+            await end_tasks(asking, reading)
+            for task in (asking, reading):
+                if not task.cancelled():
+                    task.exception()  # it has been raised, or something worse has
 
-    async def _read_answers(self, stream: IO[bytes]) -> list[Answer]:
+    async def _read_answers(self, stream: IO[bytes], take: ModelSink) -> list[Answer]:
         answers: list[Answer] = []
         while True:
             # The thread's turn is also the event loop's: nothing stops it for longer than one answer takes.
@@ -132,25 +144,33 @@ class SpawnedComparison:
                 return answers
             answers.append(reply.answer)
             await asyncio.sleep(0)
-            await run_in_slices(self._encode_models(reply.answer.models))
+            await self._hand_on(reply.answer.models, take)
 
-    def _encode_models(self, models: Sequence[ModelRecord]) -> Iterator[None]:
-        for model in models:
-            self._messages[model.id] = self._encode(model)
-            yield
+    async def _hand_on(self, models: Sequence[ModelRecord], take: ModelSink) -> None:
+        encoded: list[tuple[ModelRecord, bytes]] = []
+
+        def encode() -> Iterator[None]:
+            for model in models:
+                encoded.append((model, self._encode(model)))
+                yield
+
+        await run_in_slices(encode())
+        if encoded:
+            await take(encoded)
 
 
-async def _decode_in_place(sift: Sift, *, full: bool) -> Answer:
-    answer = Answer()
-    decoding = RecordDecoder(full=full).steps(sift.take_tasks(), answer)
-    await run_in_slices(decoding)
-    return answer
+async def _ask(stream: IO[bytes], sift: Sift, sifting: Iterator[None], question: Question) -> None:
+    while await advance(sifting):
+        if sift.waiting_bytes >= _BATCH_BYTES:
+            await _send(stream, sift.take_tasks(), question)
+    await _send(stream, sift.take_tasks(), question)
+    await asyncio.to_thread(write_frame, stream, Question(is_last=True))
 
 
-async def _send(stream: IO[bytes], tasks: list[Task], *, full: bool) -> None:
+async def _send(stream: IO[bytes], tasks: list[Task], question: Question) -> None:
     for start in range(0, len(tasks), _BATCH_TASKS):
-        question = Question(full=full, tasks=tasks[start : start + _BATCH_TASKS])
-        await asyncio.to_thread(write_frame, stream, question)
+        part = Question(full=question.full, bad=question.bad, tasks=tasks[start : start + _BATCH_TASKS])
+        await asyncio.to_thread(write_frame, stream, part)
 
 
 def _start() -> subprocess.Popen[bytes]:

@@ -6,30 +6,33 @@ while the next one is still being put together. What it imports is what starting
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
-import signal
 import struct
 import sys
 from typing import IO
 
+import msgspec
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 
-from modelcatalog_server.modelsdev.decode import Answer, RecordDecoder, Task
+from modelcatalog_server.modelsdev.decode import Answer, BadIds, RecordDecoder, Task
+from modelcatalog_server.processes import end_with_parent
 
 _LENGTH = struct.Struct(">Q")
-_PR_SET_PDEATHSIG = 1
 _NICENESS = 10
 
 _encoder = Encoder()
 
 
 class Question(Struct):
-    """Some tasks of a payload. With the last one the next payload begins; ``full`` is the same in all of one."""
+    """Some tasks of a payload. With the last one the next payload begins.
+
+    ``full``, and ``bad``, what is known to be bad before the first question, are the same in all of one.
+    """
 
     full: bool = False
+    bad: BadIds = msgspec.field(default_factory=BadIds)
     tasks: list[Task] = []
     is_last: bool = False
 
@@ -67,7 +70,7 @@ def read_frame(stream: IO[bytes]) -> bytes:
 
 def main() -> None:
     """Answer questions until there are no more."""
-    _end_with_parent(int(sys.argv[1]))
+    end_with_parent(int(sys.argv[1]))
     os.nice(_NICENESS)  # whoever reads the catalog goes first
     gc.disable()  # nothing here makes cycles, and the process is short-lived
     questions = Decoder(Question)
@@ -77,15 +80,7 @@ def main() -> None:
             question = questions.decode(read_frame(sys.stdin.buffer))
         except EOFError:
             return
-        decoder = decoder or RecordDecoder(full=question.full)
+        decoder = decoder or RecordDecoder(full=question.full, bad=question.bad)
         write_frame(sys.stdout.buffer, Reply(decoder.answer(question.tasks), question.is_last))
         if question.is_last:
             decoder = None
-
-
-def _end_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies; elsewhere than on Linux the closing pipe has to do."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the call
-        sys.exit(1)

@@ -18,8 +18,8 @@ from modelcatalog_server.modelsdev import derive, wire
 class Task(Struct, array_like=True, gc=False):
     """A text to decode.
 
-    ``content_hash`` is that of the record that the catalog lists, empty where it lists none. ``candidates`` are what a
-    served model may be linked to.
+    ``content_hash`` is that of the provider or canonical model that the catalog lists, empty where it lists none.
+    ``candidates`` are what a served model may be linked to.
     """
 
     kind: RecordKind
@@ -40,7 +40,10 @@ class BadRecord(Struct, array_like=True, gc=False):
 
 
 class Answer(Struct):
-    """What became of tasks, in their order: records that the catalog does not list as they are, and bad ones."""
+    """What became of tasks, in their order: all models, of the others what the catalog lists otherwise, and bad ones.
+
+    A model that is what the catalog lists may still be encoded otherwise than it was.
+    """
 
     providers: list[ProviderRecord] = []
     models: list[ModelRecord] = []
@@ -48,18 +51,29 @@ class Answer(Struct):
     bad: list[BadRecord] = []
 
 
+class BadIds(Struct):
+    """Records that cannot be read, and what follows for others.
+
+    The models of such a provider are passed over. Nothing is linked to such a canonical model that is new, for the
+    catalog will not have it.
+    """
+
+    providers: set[str] = set()
+    new_canonical_models: set[str] = set()
+
+
 class RecordDecoder:
     """Decodes the tasks of one payload: canonical models first, each provider before its models.
 
+    Another decoder can go on where this one stops, with the ``bad`` of this one.
+
     Args:
-        full: Whether records that the catalog lists as they are, are wanted too.
+        full: Whether providers and canonical models that the catalog lists as they are, are wanted too.
     """
 
-    def __init__(self, *, full: bool) -> None:
+    def __init__(self, *, full: bool, bad: BadIds | None = None) -> None:
         self._full = full
-        self._bad_providers: set[str] = set()
-        # New ones: the catalog will not have them, so nothing is linked to them.
-        self._bad_canonical_ids: set[str] = set()
+        self.bad = bad or BadIds()
 
     def answer(self, tasks: Sequence[Task]) -> Answer:
         """Return what became of some tasks."""
@@ -80,9 +94,9 @@ class RecordDecoder:
 
     def _remember(self, task: Task) -> None:
         if task.kind is RecordKind.PROVIDER:
-            self._bad_providers.add(task.id)
+            self.bad.providers.add(task.id)
         elif task.kind is RecordKind.CANONICAL_MODEL and not task.content_hash:
-            self._bad_canonical_ids.add(task.id)
+            self.bad.new_canonical_models.add(task.id)
 
     def _decode(self, task: Task, answer: Answer) -> None:
         match task.kind:
@@ -94,15 +108,13 @@ class RecordDecoder:
                 canonical = _canonical_model(task)
                 if self._is_wanted(task, canonical):
                     answer.canonical_models.append(canonical)
-            case RecordKind.MODEL if task.provider_id not in self._bad_providers:
-                model = _model(task, self._good(task.candidates))
-                if self._is_wanted(task, model):
-                    answer.models.append(model)
+            case RecordKind.MODEL if task.provider_id not in self.bad.providers:
+                answer.models.append(_model(task, self._good(task.candidates)))
 
     def _good(self, candidates: Sequence[LinkCandidate]) -> Sequence[LinkCandidate]:
-        return [candidate for candidate in candidates if candidate.canonical_id not in self._bad_canonical_ids]
+        return [candidate for candidate in candidates if candidate.canonical_id not in self.bad.new_canonical_models]
 
-    def _is_wanted(self, task: Task, record: ProviderRecord | ModelRecord | CanonicalRecord) -> bool:
+    def _is_wanted(self, task: Task, record: ProviderRecord | CanonicalRecord) -> bool:
         return self._full or record.content_hash != task.content_hash
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modelcatalog_server.domain.errors import UpstreamUnavailableError
-from modelcatalog_server.domain.ports import Progress
+from modelcatalog_server.domain.ports.upstream import Progress
 from modelcatalog_server.domain.refresh import Payload
 from modelcatalog_server.modelsdev.client import ModelsDevUpstream
 

@@ -63,7 +63,10 @@ _DECODER_SOURCES = (
         "modelcatalog_server.catalog.resolver",
         ("canonical.py", "linking.py", "matching.py", "rules.py", "spelling.py"),
     ),
-    ("modelcatalog_server.domain", ("models.py",)),
+    ("modelcatalog_server.domain", ("models.py", "money.py")),
+    # A record that stays what it was may be encoded otherwise.
+    ("modelcatalog_server.rpc", ("model_messages.py",)),
+    ("modelcatalog.v1", ("model_pb2.py",)),
 )
 
 _PROVIDER, _MODEL, _CANONICAL_MODEL = RecordKind
@@ -88,7 +91,7 @@ class SourceHasher:
     """Hashes the texts of records, each with all that makes it what it becomes.
 
     Args:
-        decoder: What identifies the code that decodes.
+        decoder: What identifies the code that decodes and encodes.
     """
 
     def __init__(self, decoder: bytes) -> None:
@@ -120,7 +123,7 @@ def _finish(base: hashlib.blake2b, *parts: Raw | bytes) -> bytes:
 
 
 def identify_decoder() -> bytes:
-    """Return a digest of the code that decodes; random where it cannot be read, so that no stored hash ever fits."""
+    """Return a digest of the code that decodes and encodes; random where that cannot be read: no stored hash fits."""
     digest = hashlib.blake2b(msgspec.__version__.encode(), digest_size=32)
     try:
         for package, names in _DECODER_SOURCES:
@@ -341,7 +344,7 @@ class Sift:
         is_linked_to_new = bool(self._new_canonical_ids) and self._note_new_links(id_, candidates)
         listed = self._known.models
         if not (id_ in listed and self._trusted_models.get(id_) == hash_) or is_linked_to_new:
-            task = Task(_MODEL, provider_id, key, bytes(raw), listed.get(id_, ""), candidates)
+            task = Task(_MODEL, provider_id, key, bytes(raw), candidates=candidates)
             self._add_task(task, id_, hash_)
         return id_
 

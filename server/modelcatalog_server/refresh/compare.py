@@ -33,8 +33,8 @@ def compare(decoded: DecodedCatalog, known: KnownState, *, provider_id: str | No
     """Return what has to be written so that the catalog says what the payload says.
 
     A record that could not be read keeps its last good version; so do all models of a provider that could not be read.
-    With ``provider_id`` only that provider and its models are looked at. With ``full`` every record is to be written,
-    but only those that differ are touched.
+    With ``provider_id`` only that provider and its models are looked at. Only records that differ are touched, but each
+    decoded model is to be written, for it may be encoded otherwise, and with ``full`` every other record too.
     """
     if provider_id is not None:
         decoded, known = _limit(decoded, known, provider_id)
@@ -45,7 +45,7 @@ def compare(decoded: DecodedCatalog, known: KnownState, *, provider_id: str | No
         unchanged=decoded.unchanged_models,
         kept=decoded.quarantined_models,
         kept_providers=decoded.quarantined_providers,
-        full=full,
+        full=True,
     )
     providers = _sort_out(
         decoded.providers,

@@ -25,10 +25,11 @@ from modelcatalog_server.domain.errors import (
     SlowConsumerError,
     TooManyStreamsError,
 )
-from modelcatalog_server.domain.ports import RefreshStore
+from modelcatalog_server.domain.ports.refreshes import RefreshStore
 from modelcatalog_server.domain.refresh import EventKind, Phase, Refresh, RefreshEvent
 from modelcatalog_server.domain.signal import Signal
 from modelcatalog_server.domain.tasks import end_tasks
+from modelcatalog_server.outages import Outage
 from modelcatalog_server.tokens import ExpiredTokenError, InvalidTokenError, TokenSealer
 
 _log = structlog.get_logger(__name__)
@@ -104,6 +105,10 @@ class RefreshFeed:
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._last_id = 0
+        #: Messages that watches were told, heartbeats too.
+        self.told = 0
+        #: Watches that ended because their readers did not keep up.
+        self.slow_consumers = 0
         #: Revision of the catalog, at least that of every event handed out.
         self.revision = 0
 
@@ -150,11 +155,34 @@ class RefreshFeed:
         if self._closing.is_set():
             raise ServerDrainingError("this server is shutting down: resume on another one")
 
+    @property
+    def watches(self) -> int:
+        """How many there are."""
+        return len(self._buffers)
+
+    @property
+    def backlog(self) -> int:
+        """Events that wait for the reader who is furthest behind."""
+        return max((len(buffer.events) for buffer in self._buffers), default=0)
+
     def tell(self, notice: Notice) -> Notice:
         """Return a notice that a watch is about to get."""
+        self.told += 1
         if notice.refresh is not None and notice.refresh.result_revision is not None:
             self._on_revision(notice.refresh.result_revision)
         return notice
+
+    def take_from(self, buffer: _Buffer) -> RefreshEvent | None:
+        """Return the next event that waits for a watch, if there is one.
+
+        Raises:
+            SlowConsumerError: too many waited.
+        """
+        try:
+            return buffer.take()
+        except SlowConsumerError:
+            self.slow_consumers += 1
+            raise
 
     def forget(self, buffer: _Buffer) -> None:
         """Let go of a watch that is over."""
@@ -218,12 +246,14 @@ class RefreshFeed:
         return last if ended is None else min(last, ended - 1)
 
     async def _read_events(self) -> None:
+        outage = Outage(_log, "cannot read refresh events", "refresh events can be read again")
         while True:
             ticket = self._changed.ticket()
             try:
                 await self._catch_up()
+                outage.note_success()
             except CatalogError as error:
-                _log.warning("cannot read refresh events", error=str(error))
+                outage.note_failure(error=str(error))
             except Exception:
                 _log.exception("cannot read refresh events")
             await ticket.wait()
@@ -316,7 +346,7 @@ class Watch:
             async with asyncio.timeout(self._heartbeat_s):
                 while True:
                     self._feed.check_open()
-                    event = self._buffer.take()
+                    event = self._feed.take_from(self._buffer)
                     if event is not None and event.id > self._cursor:
                         return event
                     if event is None:
@@ -327,4 +357,5 @@ class Watch:
     async def _after_silence(self) -> Notice | None:
         if self._over:
             return None
-        return Notice(kind=EventKind.HEARTBEAT, resume_token=self._feed.seal(self._buffer.refresh_id, self._cursor))
+        token = self._feed.seal(self._buffer.refresh_id, self._cursor)
+        return self._feed.tell(Notice(kind=EventKind.HEARTBEAT, resume_token=token))

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from modelcatalog_server.domain.errors import GateRefusedError
 from modelcatalog_server.domain.models import Prices
-from modelcatalog_server.domain.ports import CatalogState
+from modelcatalog_server.domain.ports.catalog import CatalogState
 from modelcatalog_server.domain.refresh import Difference, KnownState, PriceChange
 from modelcatalog_server.refresh.prices import find_price_changes
 

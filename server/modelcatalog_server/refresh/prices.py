@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from operator import attrgetter
 
 from modelcatalog_server.domain.models import ModelRecord, Prices
 from modelcatalog_server.domain.refresh import Difference, KnownState, PriceChange
 
 _FIELDS = tuple(each.name for each in fields(Prices))
 _UNKNOWN = Prices()
+_get_prices = attrgetter(*_FIELDS)
 
 
 def changed_model_ids(difference: Difference, known: KnownState) -> list[str]:
@@ -17,20 +19,21 @@ def changed_model_ids(difference: Difference, known: KnownState) -> list[str]:
     return sorted(id_ for id_ in difference.touched_models if id_ in known.models)
 
 
-def find_price_changes(difference: Difference, prices_before: Mapping[str, Prices]) -> tuple[PriceChange, ...]:
-    """Return the base prices that differ, by model id and then in the order of the fields of ``Prices``.
+def find_price_changes(difference: Difference, prices_before: Mapping[str, Prices]) -> Iterator[PriceChange]:
+    """Yield the base prices that differ, by model id and then in the order of the fields of ``Prices``.
 
     Only models with a price list in ``prices_before`` are looked at.
     """
-    models = sorted((record.id, record) for record in difference.models if record.id in prices_before)
-    return tuple(change for id_, record in models for change in _changes(id_, prices_before[id_], record))
+    models = {record.id: record for record in difference.models}
+    for id_ in sorted(models.keys() & prices_before.keys()):
+        yield from _changes(id_, prices_before[id_], models[id_])
 
 
 def _changes(model_id: str, before: Prices, record: ModelRecord) -> Iterator[PriceChange]:
     after = record.pricing.prices if record.pricing else _UNKNOWN
-    if before == after:  # nearly always, and ten times as quick as the fields one by one
+    olds, news = _get_prices(before), _get_prices(after)
+    if olds == news:
         return
-    for name in _FIELDS:
-        old, new = getattr(before, name), getattr(after, name)
+    for name, old, new in zip(_FIELDS, olds, news, strict=True):
         if old != new:
             yield PriceChange(model_id=model_id, field=name, before=old, after=new)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from modelcatalog_server.domain.ports import Progress
+from modelcatalog_server.domain.ports.upstream import Progress
 from modelcatalog_server.domain.tasks import end_tasks
 
 Report = Callable[[int, int | None], Awaitable[None]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TypeVar
 
 from modelcatalog_server.domain.models import Prices
@@ -28,7 +29,7 @@ def make_report(difference: Difference, known: KnownState, prices_before: Mappin
         changed_model_ids=tuple(changed_model_ids(difference, known)),
         removed_model_ids=tuple(sorted(difference.removed_models)),
         revived_model_ids=tuple(sorted(new & known.removed_models.keys())),
-        price_changes=find_price_changes(difference, prices_before),
+        price_changes=tuple(islice(find_price_changes(difference, prices_before), MAX_ENTRIES + 1)),
         quarantined=difference.quarantined,
     )
     cut = replace(

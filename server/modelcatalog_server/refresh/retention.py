@@ -12,7 +12,9 @@ from typing import Self
 
 import structlog
 
-from modelcatalog_server.domain.ports import AuditLog, RefreshStore, SearchDocuments
+from modelcatalog_server.domain.ports.administration import AuditLog
+from modelcatalog_server.domain.ports.catalog import SearchDocuments
+from modelcatalog_server.domain.ports.refreshes import RefreshStore
 from modelcatalog_server.domain.tasks import end_tasks
 from modelcatalog_server.refresh.policy import RetentionPolicy
 from modelcatalog_server.tokens import MAX_AGE_S

@@ -7,13 +7,14 @@ new one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
+from structlog.contextvars import bind_contextvars
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from modelcatalog_server.domain.errors import (
@@ -26,8 +27,10 @@ from modelcatalog_server.domain.errors import (
     UpstreamInvalidError,
     UpstreamUnavailableError,
 )
-from modelcatalog_server.domain.models import Prices
-from modelcatalog_server.domain.ports import CatalogState, PayloadComparison, RefreshStore, Upstream
+from modelcatalog_server.domain.models import ModelRecord, Prices
+from modelcatalog_server.domain.ports.catalog import CatalogState
+from modelcatalog_server.domain.ports.refreshes import CatalogWrite, RefreshStore
+from modelcatalog_server.domain.ports.upstream import ModelSink, PayloadComparison, Progress, Upstream
 from modelcatalog_server.domain.refresh import (
     Attempt,
     Difference,
@@ -40,8 +43,10 @@ from modelcatalog_server.domain.refresh import (
     RefreshType,
     State,
 )
+from modelcatalog_server.domain.spans import Kind, trace
 from modelcatalog_server.domain.tasks import undisturbed
 from modelcatalog_server.refresh.gates import GateLimits, judge, split_gates, to_error
+from modelcatalog_server.refresh.measures import RefreshMeasures
 from modelcatalog_server.refresh.policy import RetryPolicy
 from modelcatalog_server.refresh.prices import changed_model_ids
 from modelcatalog_server.refresh.progress import throttled
@@ -70,6 +75,7 @@ class RefreshRunner:
     now: Callable[[], datetime]
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     limits: GateLimits = field(default_factory=GateLimits)
+    measures: RefreshMeasures = field(default_factory=RefreshMeasures)
 
     async def run(self, refresh: Refresh) -> Refresh:
         """Carry the run to its end and return it as stored; a failed run is returned, not raised.
@@ -79,10 +85,13 @@ class RefreshRunner:
         Raises:
             OwnerLostError: somebody else ended it.
         """
-        log = _log.bind(refresh_id=str(refresh.id), type=refresh.request.type)
+        bind_contextvars(refresh_id=str(refresh.id))  # in every line of what is done for this run, which has a task
+        log = _log.bind(type=refresh.request.type)
         run = _Run(self, refresh)
+        attributes = {"modelcatalog.refresh.id": str(refresh.id), "modelcatalog.refresh.type": refresh.request.type}
         try:
-            await run.carry_out()
+            with trace("refresh", Kind.INTERNAL, attributes):
+                await run.carry_out()
         except asyncio.CancelledError:
             await undisturbed(self._end_cancelled(run))
             raise
@@ -101,6 +110,9 @@ class RefreshRunner:
         else:
             ended = run.refresh
             log.info("refresh ended", state=ended.state, revision=ended.result_revision, **_figures(ended))
+        finally:
+            if run.refresh.state.is_over:  # else somebody else has ended it, and counts it
+                self.measures.note_end(run.refresh)
         return run.refresh
 
     async def _end_cancelled(self, run: _Run) -> None:
@@ -108,7 +120,7 @@ class RefreshRunner:
         asked = current is not None and current.state is State.CANCELLING
         why = "stopped on request" if asked else "the server was shut down"
         await self._end(run, State.CANCELLED, RefreshFailure(reason="REFRESH_CANCELLED", message=why))
-        _log.info("refresh cancelled", refresh_id=str(run.refresh.id), state=run.refresh.state, reason=why)
+        _log.info("refresh cancelled", state=run.refresh.state, reason=why)
 
     async def _end(self, run: _Run, state: State, failure: RefreshFailure) -> None:
         """Write the end, unless a commit that was on its way when the run was cancelled is the end already."""
@@ -138,12 +150,13 @@ class _Run:
                 self.refresh = await self.runner.store.finish_not_modified(ended, message=message)
                 return
             with uncollected():
-                await self._compare_and_write(comparison, payload)
+                async with self.runner.store.writing() as write:
+                    await self._compare_and_write(comparison, payload, write)
 
-    async def _compare_and_write(self, comparison: PayloadComparison, payload: Payload) -> None:
+    async def _compare_and_write(self, comparison: PayloadComparison, payload: Payload, write: CatalogWrite) -> None:
         # On return the records are gone, so that the collector does not find them all when it goes on.
-        difference = await self._compare(comparison, payload)
-        self.refresh = await self._finish(payload, difference)
+        difference = await self._compare(comparison, payload, write)
+        self.refresh = await self._finish(payload, difference, write)
 
     async def _warn_of_set_aside(self) -> None:
         """Say so if the document that was not modified has records that could not be read: they are still stale."""
@@ -243,14 +256,19 @@ class _Run:
             and request.provider_id is None
         )
 
-    async def _compare(self, comparison: PayloadComparison, payload: Payload) -> Difference:
+    async def _compare(self, comparison: PayloadComparison, payload: Payload, write: CatalogWrite) -> Difference:
         request = self.refresh.request
         await self._enter(Phase.VALIDATE, "decoding each record")
         state = await self.runner.store.get_catalog_state()
         known = await self.runner.store.get_known_state(request.provider_id)
-        difference = await comparison.compare(
-            payload, known, provider_id=request.provider_id, full=request.type is RefreshType.FULL
-        )
+        async with throttled(self._report) as progress:
+            difference = await comparison.compare(
+                payload,
+                known,
+                provider_id=request.provider_id,
+                full=request.type is RefreshType.FULL,
+                take=self._staging(write, progress),
+            )
         for bad in difference.quarantined[:MAX_WARNINGS]:
             self._warn(f"quarantined {bad.pointer}: {bad.reason}")
         # Of a run that writes it is read again, under the lock: policy may have made a revision meanwhile.
@@ -262,6 +280,19 @@ class _Run:
         if not payload.is_bundled:  # which is better than nothing, whatever it looks like
             await self._judge(difference, known, prices, state)
         return difference
+
+    def _staging(self, write: CatalogWrite, progress: Progress) -> ModelSink:
+        """Return what takes decoded models: to the database, unless nothing will be written whatever they say."""
+        done = 0
+
+        async def take(models: Sequence[tuple[ModelRecord, bytes]]) -> None:
+            nonlocal done
+            if not self.refresh.request.validate_only:
+                await write.stage(models)
+            done += len(models)
+            progress(done, None)
+
+        return take
 
     async def _judge(
         self, difference: Difference, known: KnownState, prices: Mapping[str, Prices], state: CatalogState
@@ -287,7 +318,7 @@ class _Run:
         if refused:
             raise to_error(refused)
 
-    async def _finish(self, payload: Payload, difference: Difference) -> Refresh:
+    async def _finish(self, payload: Payload, difference: Difference, write: CatalogWrite) -> Refresh:
         message = _describe(difference)
         if not self.refresh.request.validate_only:
             await self._enter(Phase.APPLY, "writing")
@@ -295,8 +326,7 @@ class _Run:
         ended = replace(self.refresh, state=state, phase=Phase.PUBLISH)
         if self.refresh.request.validate_only:
             return await self.runner.store.record(ended, EventKind.TERMINAL, message=f"nothing written: {message}")
-        async with throttled(self._report) as progress:
-            return await self.runner.store.apply(ended, difference, payload, progress=progress, message=message)
+        return await write.apply(ended, difference, payload, message=message)
 
     def _warn(self, line: str) -> None:
         self.refresh = replace(self.refresh, warnings=(*self.refresh.warnings, line))

@@ -10,9 +10,10 @@ from typing import Self
 import structlog
 
 from modelcatalog_server.domain.errors import CatalogError, SlotTakenError
-from modelcatalog_server.domain.ports import RefreshStore
+from modelcatalog_server.domain.ports.refreshes import RefreshStore
 from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, RefreshType, State, Trigger
 from modelcatalog_server.domain.tasks import end_tasks
+from modelcatalog_server.outages import Outage
 from modelcatalog_server.refresh.schedule import Schedule, Timer
 from modelcatalog_server.refresh.service import RefreshService
 
@@ -53,6 +54,7 @@ class RefreshScheduler:
         self._schedule = schedule
         self._now = now
         self._pause_after_run = pause_after_run
+        self._outage = Outage(_log, "cannot start what is due", "what is due can be started again")
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -73,11 +75,13 @@ class RefreshScheduler:
             try:
                 nap_s = await step()
             except CatalogError as error:
-                _log.warning("cannot start what is due", error=str(error))
+                self._outage.note_failure(error=str(error))
                 nap_s = _RETRY_S
             except Exception:
                 _log.exception("cannot start what is due")
                 nap_s = _LONGEST_NAP_S
+            else:
+                self._outage.note_success()
             if nap_s == until:
                 return
             await asyncio.sleep(min(nap_s, _LONGEST_NAP_S))
@@ -99,6 +103,8 @@ class RefreshScheduler:
     async def _start_what_is_due(self) -> float:
         """Start what is due; return the seconds until there is something to do again."""
         now = self._now()
+        if forgotten := await self._store.forget_future_slots(now):
+            _log.warning("forgot times that a clock which was ahead had taken", timers=forgotten)
         due = {timer: slot for timer in Timer if (slot := self._schedule.get_due_slot(timer, now)) is not None}
         taken = await self._store.get_slots()
         # The first slot ever is nobody's: it was before this catalog.

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import structlog
 
+from modelcatalog_server.domain.deadlines import create_lasting_task
 from modelcatalog_server.domain.errors import (
     CatalogError,
     DatabaseUnavailableError,
@@ -21,7 +22,8 @@ from modelcatalog_server.domain.errors import (
     RequestIdReusedError,
     ServerDrainingError,
 )
-from modelcatalog_server.domain.ports import CatalogState, RefreshOwnership, RefreshStore
+from modelcatalog_server.domain.ports.catalog import CatalogState
+from modelcatalog_server.domain.ports.refreshes import RefreshOwnership, RefreshStore
 from modelcatalog_server.domain.query import Expression
 from modelcatalog_server.domain.refresh import (
     EventKind,
@@ -33,6 +35,8 @@ from modelcatalog_server.domain.refresh import (
 )
 from modelcatalog_server.domain.signal import Signal
 from modelcatalog_server.domain.tasks import end_tasks, undisturbed
+from modelcatalog_server.outages import Outage
+from modelcatalog_server.refresh.measures import RefreshMeasures
 from modelcatalog_server.refresh.policy import RefreshPolicy
 from modelcatalog_server.refresh.runner import RefreshRunner
 from modelcatalog_server.refresh.schedule import Schedule
@@ -44,6 +48,7 @@ _log = structlog.get_logger(__name__)
 _JOIN_PAUSES_S = (0.002, 0.005, 0.01, 0.02, 0.05, *[0.1] * 49)
 
 _SWEEP_RETRY_S = 1.0
+_HAND_OVER_TIMEOUT_S = 2.0
 # Every event is a nudge, and a run has several within milliseconds: one look at what they come to is enough.
 _LOOK_AFTER_S = 0.05
 
@@ -93,14 +98,27 @@ class RefreshService:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Start no more, and end the run under way. A second time does nothing."""
         self._closed = True
         while self._tasks:
             await end_tasks(*self._tasks)
 
     def _own(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
-        task = asyncio.create_task(work, name=name)
+        task = create_lasting_task(work, name=name)  # the call that starts a run ends long before it
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    @property
+    def measures(self) -> RefreshMeasures:
+        """Figures of the runs that ended here."""
+        return self._runner.measures
+
+    def get_next_time(self) -> datetime | None:
+        """Return when the schedule is due next; ``None`` when it is off."""
+        return self._schedule.get_next_time(self._now())
 
     async def start(self, request: RefreshRequest, slots: Mapping[str, datetime] | None = None) -> tuple[Refresh, bool]:
         """Accept a run and return it at once, or the one under way and True.
@@ -152,12 +170,14 @@ class RefreshService:
 
     async def _sweep(self) -> None:
         """Look for orphans as long as the process lives; at once first, for what this machine's last life left."""
+        outage = Outage(_log, "cannot look for orphaned refreshes", "orphaned refreshes are looked for again")
         while True:
             interval_s = self._policy.sweep.total_seconds()
             try:
                 await self._end_orphan_if_any()
+                outage.note_success()
             except Exception as error:
-                _log.warning("cannot look for orphaned refreshes", error=str(error))
+                outage.note_failure(error=str(error))
                 interval_s = min(_SWEEP_RETRY_S, interval_s)
             await asyncio.sleep(interval_s)
 
@@ -167,11 +187,14 @@ class RefreshService:
         Of a dead process the lock is free; a process that is stuck holds it and shows no sign of life.
         """
         if await self._store.get_active() is None:
+            if await self._store.end_idle_owner(self._policy.lease):
+                _log.warning("took the right to refresh from a session that was forgotten")
             return
         ownership = await self._store.try_own()
         if ownership is None:
             expired = await self._store.end_expired(self._policy.lease)
             if expired is not None:
+                self._runner.measures.note_end(expired)
                 _log.warning("ended a refresh whose process is stuck", refresh_id=str(expired.id))
             return
         try:
@@ -207,7 +230,7 @@ class RefreshService:
             state=state,
             age=age,
             stale=stale,
-            next_time=self._schedule.get_next_time(self._now()),
+            next_time=self.get_next_time(),
         )
 
     def get_age(self, state: CatalogState) -> tuple[timedelta | None, bool]:
@@ -241,23 +264,38 @@ class RefreshService:
         except BaseException:
             await ownership.release()
             raise
-        self._own(self._run(ownership, refresh), name=f"refresh-{refresh.id}")
+        self._own(self._run(ownership, refresh, slots), name=f"refresh-{refresh.id}")
         return refresh, False
 
-    async def _run(self, ownership: RefreshOwnership, refresh: Refresh) -> None:
+    async def _run(self, ownership: RefreshOwnership, refresh: Refresh, slots: Mapping[str, datetime]) -> None:
         ended: Refresh | None = None
         try:
             ended = await self._run_watched(refresh)
         except OwnerLostError:
             pass  # the runner has said so
+        except asyncio.CancelledError:
+            await undisturbed(self._hand_over(refresh, slots))
+            raise
+        except DatabaseUnavailableError as error:
+            # So the end could not be written. Whoever owns the lock next ends the row.
+            _log.warning("a refresh could not be ended", refresh_id=str(refresh.id), reason=str(error))
         except Exception:
-            # The database is gone, so the end could not be written. Whoever owns the lock next ends the row.
             _log.exception("a refresh could not be ended", refresh_id=str(refresh.id))
         finally:
             await undisturbed(ownership.release())
         if ended is not None and self._policy.fallback_delay is not None and _calls_for_full(ended):
             await asyncio.sleep(self._policy.fallback_delay.total_seconds())
             await self._fall_back(ended)
+
+    async def _hand_over(self, refresh: Refresh, slots: Mapping[str, datetime]) -> None:
+        """Leave what the schedule asked for to another process, or to the next life of this one."""
+        if not slots:
+            return
+        try:
+            async with asyncio.timeout(_HAND_OVER_TIMEOUT_S):
+                await self._store.give_back_slots(slots, refresh.id)
+        except Exception as error:
+            _log.warning("a scheduled refresh is not made up for", refresh_id=str(refresh.id), error=str(error))
 
     async def _run_watched(self, refresh: Refresh) -> Refresh | None:
         """Run beside a task that watches over the run. None when the run was stopped."""
@@ -317,7 +355,8 @@ class RefreshService:
         _log.warning("ending a refresh whose process died", refresh_id=str(orphan.id))
         ended = replace(orphan, state=State.FAILED, failure=failure)
         with suppress(OwnerLostError):  # it only lost its lock, and came to its end meanwhile
-            await self._store.record(ended, EventKind.TERMINAL, message=failure.message)
+            ended = await self._store.record(ended, EventKind.TERMINAL, message=failure.message)
+            self._runner.measures.note_end(ended)
 
 
 _ENDS = {

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from modelcatalog.v1 import catalog_admin_service_pb2 as pb
 from modelcatalog.v1 import catalog_admin_service_pb2_grpc as pb_grpc
-from modelcatalog_server.catalog.arguments import check_model_id, check_provider_id, to_page_size
+from modelcatalog_server.catalog.arguments import to_page_size
 from modelcatalog_server.catalog.fields import AUDIT_EVENT_FIELDS
 from modelcatalog_server.catalog.filtering import parse_filter
 from modelcatalog_server.catalog.policy import PolicyService
 from modelcatalog_server.catalog.reader import CatalogReader
 from modelcatalog_server.domain.audit import AuditEvent
-from modelcatalog_server.domain.errors import InvalidQueryError
-from modelcatalog_server.domain.ports import AuditLog, CacheControl, CacheLayerStats
+from modelcatalog_server.domain.ports.administration import AuditLog
+from modelcatalog_server.domain.ports.caching import CacheControl, CacheLayerStats
+from modelcatalog_server.domain.ports.catalog import ReplicaStats
 from modelcatalog_server.rpc.context import Context
 from modelcatalog_server.rpc.model_messages import to_provider, to_timestamp
 from modelcatalog_server.rpc.paging import not_ours, seal_position, unseal_position
@@ -29,8 +32,10 @@ class AdminServicer(pb_grpc.CatalogAdminServicer):
         reader: CatalogReader,
         page_tokens: TokenSealer,
         cache: CacheControl,
+        get_replica_stats: Callable[[], ReplicaStats | None] = lambda: None,
     ) -> None:
         self._cache = cache
+        self._get_replica_stats = get_replica_stats
         self._policy = policy
         self._audit_log = audit_log
         self._reader = reader
@@ -46,12 +51,6 @@ class AdminServicer(pb_grpc.CatalogAdminServicer):
 
     async def InvalidateCache(self, request: pb.InvalidateCacheRequest, context: Context) -> pb.InvalidateCacheResponse:
         """Let every process and Redis go of cached responses."""
-        if request.model_id and request.provider_id:
-            raise InvalidQueryError("provider_id", "cannot be combined with model_id")
-        if request.model_id:
-            check_model_id("model_id", request.model_id)
-        if request.provider_id:
-            check_provider_id("provider_id", request.provider_id)
         count = await self._cache.invalidate(request.model_id or request.provider_id)
         state = await self._reader.get_state()
         announce(context, state)
@@ -62,7 +61,12 @@ class AdminServicer(pb_grpc.CatalogAdminServicer):
         layers = await self._cache.get_stats()
         state = await self._reader.get_state()
         announce(context, state)
-        return pb.GetCacheStatsResponse(layers=map(_to_layer_stats, layers), catalog_revision=state.revision)
+        replica = self._get_replica_stats()
+        return pb.GetCacheStatsResponse(
+            layers=map(_to_layer_stats, layers),
+            catalog_revision=state.revision,
+            read_replica=None if replica is None else _to_replica_stats(replica),
+        )
 
     async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Context) -> pb.ListAuditEventsResponse:
         """Calls that may have changed something, newest first."""
@@ -101,6 +105,12 @@ def _to_audit_event(event: AuditEvent) -> pb.AuditEvent:
     )
     message.details.update(entry.details)
     return message
+
+
+def _to_replica_stats(replica: ReplicaStats) -> pb.ReadReplicaStats:
+    return pb.ReadReplicaStats(
+        available=replica.available, revision=replica.revision, reads=replica.reads, fallbacks=replica.fallbacks
+    )
 
 
 def _to_layer_stats(layer: CacheLayerStats) -> pb.CacheLayerStats:

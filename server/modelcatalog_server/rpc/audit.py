@@ -11,19 +11,24 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any, Self
 
 import structlog
 from google.protobuf import json_format
 from google.protobuf.descriptor_pb2 import MethodOptions
-from google.protobuf.message import Message
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError, Message
 from grpc import StatusCode
 
 from modelcatalog.v1 import catalog_admin_service_pb2, model_catalog_service_pb2, refresh_service_pb2
 from modelcatalog_server.domain.audit import AuditEntry
-from modelcatalog_server.domain.ports import AuditLog
+from modelcatalog_server.domain.deadlines import create_lasting_task
+from modelcatalog_server.domain.errors import RoleRequiredError
+from modelcatalog_server.domain.ports.administration import AuditLog
 from modelcatalog_server.domain.tasks import end_tasks
+from modelcatalog_server.rpc.admission import caller
+from modelcatalog_server.rpc.bodies import cut
 from modelcatalog_server.rpc.context import Context, request_id_of
 from modelcatalog_server.rpc.errors import code_and_reason
 
@@ -40,15 +45,14 @@ AUDITED = frozenset(
     if method.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
 )
 
-#: Callers are not identified yet.
-ANONYMOUS = "anonymous"
-
 #: An answer waits at most so long for its entry, in seconds; the entry is written on.
 ANSWER_WAIT_S = 2.0
 # Then it is given up.
 _WRITE_TIMEOUT_S = 10.0
 # And so long stopping waits for entries under way.
 _CLOSE_TIMEOUT_S = 2.0
+#: Beyond so many entries under way those of refused calls go to the log alone.
+MAX_WRITING = 1000
 
 MAX_TEXT = 1000
 MAX_DETAILS_BYTES = 8 * 1024
@@ -60,7 +64,10 @@ _CUTS = (MAX_TEXT, 200, 20, 0)
 _TARGETS = ("refresh_id", "provider_id", "model_id")
 
 _Handler = Callable[[Any, Context], Awaitable[Any]]
+_Refuse = Callable[[bytes, Context, RoleRequiredError], Awaitable[None]]
 _Explain = Callable[[asyncio.CancelledError, Context], BaseException]
+_Turn = AbstractAsyncContextManager[object]
+_AT_ONCE: _Turn = nullcontext()
 
 
 class AuditTrail:
@@ -70,6 +77,8 @@ class AuditTrail:
         self._log = log
         self._calls: set[asyncio.Task[Any]] = set()
         self._writing: set[asyncio.Task[None]] = set()
+        # Whoever is refused holds no place among the calls that are worked on: all of them get one connection at most.
+        self._refused = asyncio.Semaphore(1)
 
     async def __aenter__(self) -> Self:
         return self
@@ -82,14 +91,32 @@ class AuditTrail:
                     await asyncio.wait(pending)
         await end_tasks(*self._writing)
 
+    def covers(self, method: str) -> bool:
+        """Whether calls of this method are audited."""
+        return method.removeprefix("/") in AUDITED
+
+    def refusing(self, method: str, deserialize: Callable[[bytes], Message]) -> _Refuse:
+        """Return what leaves an entry for a caller who is known, but may not call this method."""
+
+        async def note_refusal(request: bytes, context: Context, failure: RoleRequiredError) -> None:
+            self._note_call()
+            message: Message = Empty()  # stands for what cannot be read: no arguments
+            with suppress(DecodeError):
+                message = deserialize(request)
+            entry = to_entry(method.removeprefix("/"), message, context, failure=failure)
+            if len(self._writing) < MAX_WRITING:
+                await self._write(entry, self._refused)
+            else:
+                _report_lost(entry, "there are too many at once")
+
+        return note_refusal
+
     def wrap(self, method: str, handle: _Handler, explain: _Explain) -> _Handler:
-        """Return a unary handler that leaves an entry; one that only reads is returned as it is.
+        """Return a unary handler that leaves an entry.
 
         ``explain`` says what the cancellation of a call is to its caller.
         """
         name = method.removeprefix("/")
-        if name not in AUDITED:
-            return handle
 
         async def handle_audited(request: Any, context: Context) -> Any:
             self._note_call()
@@ -113,21 +140,22 @@ class AuditTrail:
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
 
-    async def _write(self, entry: AuditEntry) -> None:
-        """Write an entry, even if the caller goes away meanwhile."""
+    async def _write(self, entry: AuditEntry, turn: _Turn = _AT_ONCE) -> None:
+        """Write an entry when it is its turn, even if the caller goes away meanwhile."""
         with suppress(TimeoutError):
             async with asyncio.timeout(ANSWER_WAIT_S):
-                await asyncio.shield(self._begin(entry))
+                await asyncio.shield(self._begin(entry, turn))
 
-    def _begin(self, entry: AuditEntry) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._append(entry), name="audit-entry")
+    def _begin(self, entry: AuditEntry, turn: _Turn = _AT_ONCE) -> asyncio.Task[None]:
+        # The time of the call may be over, and that is what the entry says.
+        task = create_lasting_task(self._append(entry, turn), name="audit-entry")
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
         return task
 
-    async def _append(self, entry: AuditEntry) -> None:
+    async def _append(self, entry: AuditEntry, turn: _Turn) -> None:
         try:
-            async with asyncio.timeout(_WRITE_TIMEOUT_S):
+            async with asyncio.timeout(_WRITE_TIMEOUT_S), turn:
                 await self._log.append(entry)
         except asyncio.CancelledError:
             _report_lost(entry, "the process stopped")
@@ -152,7 +180,7 @@ def to_entry(
     if response is not None:
         details["result"] = _result(response)
     return AuditEntry(
-        principal=ANONYMOUS,
+        principal=caller(),
         method=method,
         target=_target(request),
         code=code.name,
@@ -171,7 +199,7 @@ def _outcome(failure: BaseException | None) -> tuple[StatusCode, str]:
 
 def _target(request: Message) -> str:
     values = (getattr(request, name, "") for name in _TARGETS)
-    target: str = _cut(next(filter(None, values), ""), _MAX_TARGET)
+    target: str = cut(next(filter(None, values), ""), _MAX_TARGET)
     return target
 
 
@@ -187,24 +215,10 @@ def _bounded(request: Message, details: dict[str, Any]) -> dict[str, Any]:
     """Return the details with the arguments in them, by field name, cut so that all of it fits."""
     arguments = json_format.MessageToDict(request, preserving_proto_field_name=True)
     for length in _CUTS:
-        whole = {"arguments": _cut(arguments, length), **details}
+        whole = {"arguments": cut(arguments, length), **details}
         if len(json.dumps(whole, ensure_ascii=False).encode()) <= MAX_DETAILS_BYTES:
             return whole
     return {"arguments": {}, **details}
-
-
-def _cut(value: Any, length: int) -> Any:
-    """Return a JSON value with its texts cut. NUL, which PostgreSQL does not take, is replaced."""
-    match value:
-        case str():
-            whole = value.replace("\0", "\N{REPLACEMENT CHARACTER}")
-            return whole if len(whole) <= length else whole[: max(length - 1, 0)] + "…"
-        case dict():
-            return {key: _cut(each, length) for key, each in value.items()}
-        case list():
-            return [_cut(each, length) for each in value]
-        case _:
-            return value
 
 
 def _report_lost(entry: AuditEntry, why: str) -> None:

@@ -7,21 +7,26 @@ no message, no task, no time-out, no I/O. Everything else goes the long way roun
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, cast
-from uuid import uuid4
 
 import grpc
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
-from google.protobuf.message import DecodeError
 
 from modelcatalog.v1 import model_catalog_service_pb2
 from modelcatalog_server.catalog.snapshots import AtLeast
-from modelcatalog_server.domain.errors import InvalidQueryError
-from modelcatalog_server.domain.ports import CatalogState, EncodedResponse, RequestKey, ResponseCache
-from modelcatalog_server.rpc.context import REQUEST_ID, Context, MethodHandler
+from modelcatalog_server.domain.identity import Principal
+from modelcatalog_server.domain.ports.caching import EncodedResponse, RequestKey, ResponseCache
+from modelcatalog_server.domain.ports.catalog import CatalogState
+from modelcatalog_server.rpc.admission import AUTHORIZATION, Admitted, Gate
+from modelcatalog_server.rpc.call_log import CallLog
+from modelcatalog_server.rpc.call_measures import MeasuredMethod
+from modelcatalog_server.rpc.compression import ACCEPT_ENCODING, compress, names_gzip
+from modelcatalog_server.rpc.context import REQUEST_ID, Context, MethodHandler, new_request_id
 from modelcatalog_server.rpc.reading import MIN_REVISION, SharedRead, announce, at_least, state_trailers
+from modelcatalog_server.rpc.requests import parse_request
 
 _SERVICE = model_catalog_service_pb2.DESCRIPTOR.services_by_name["ModelCatalog"]
 # Says how old the catalog is, which changes by itself.
@@ -33,7 +38,7 @@ MAX_AGE_S = 24 * 3600.0
 MAX_PAGE_AGE_S = 3600.0
 
 Fetch = Callable[[bytes], Coroutine[Any, Any, EncodedResponse]]
-Guard = Callable[[Callable[[Any, Context], Awaitable[Any]]], Callable[[Any, Context], Awaitable[Any]]]
+Guard = Callable[[Callable[[Any, Context], Awaitable[Any]]], Callable[[Any, Context, Admitted], Awaitable[Any]]]
 
 
 def _max_ages() -> dict[str, float]:
@@ -83,8 +88,14 @@ class CachedReads:
         """Whether responses of this method are cached."""
         return method in self._max_ages
 
-    def wrap(self, method: str, handler: MethodHandler, guard: Guard) -> MethodHandler:
-        """Return a handler of bytes. ``guard`` puts around the long way what is around every call."""
+    def wrap(
+        self, method: str, handler: MethodHandler, guard: Guard, gate: Gate, log: CallLog, measured: MeasuredMethod
+    ) -> MethodHandler:
+        """Return a handler of bytes.
+
+        ``guard`` puts around the long way what is around every call, its log too, and takes over what ``gate`` said.
+        Who is not admitted goes the long way, which refuses: what is at hand is not theirs to have.
+        """
         cache, max_age_s = self._cache, self._max_ages[method]
         fetch = self._fetching[method] = _fetching(method, handler)
 
@@ -97,11 +108,33 @@ class CachedReads:
         go_the_long_way = guard(read)
 
         async def answer(request: bytes, context: Context) -> bytes:
-            held = cache.peek((method, request))
-            if held is None or _asks_for_more(context, held.state):
-                return cast("bytes", await go_the_long_way(request, context))
-            context.set_trailing_metadata(((REQUEST_ID, uuid4().hex), *self._trailers(held.state)))
-            return held.body
+            begun = time.perf_counter()
+            asked_revision = authorization = None
+            with_gzip = False
+            metadata: Any = context.invocation_metadata() or ()
+            for key, value in reversed(metadata):  # of several the first counts, as it does on the long way
+                if key == MIN_REVISION:
+                    asked_revision = value
+                elif key == ACCEPT_ENCODING:
+                    with_gzip = with_gzip or names_gzip(value)
+                elif key == AUTHORIZATION:
+                    authorization = value
+            admitted = gate.admit(context, authorization)
+            if (
+                not isinstance(admitted, Principal)
+                or (held := cache.peek((method, request))) is None
+                or (asked_revision is not None and not _has_seen(asked_revision, held.state))
+            ):
+                body = cast("bytes", await go_the_long_way(request, context, admitted))
+            else:
+                body = held.body
+                request_id = new_request_id()
+                context.set_trailing_metadata(((REQUEST_ID, request_id), *self._trailers(held.state)))
+                measured.note_hit(begun)
+                log.note_success(method, request_id, begun, admitted.name, context, request)
+            if with_gzip:
+                await compress(context, body)
+            return body
 
         return grpc.unary_unary_rpc_method_handler(answer)
 
@@ -123,10 +156,7 @@ def _fetching(method: str, handler: MethodHandler) -> Fetch:
     """Return what makes the response of a request by the handler itself."""
 
     async def fetch(request: bytes) -> EncodedResponse:
-        try:
-            message = handler.request_deserializer(request)
-        except DecodeError as error:
-            raise InvalidQueryError("request", f"is no message of {method}") from error
+        message = parse_request(method, handler.request_deserializer, request)
         shared = SharedRead()
         response = await handler.unary_unary(message, cast("Context", shared))
         assert shared.state is not None, "every read announces what it read"  # noqa: S101 - a broken invariant
@@ -135,9 +165,6 @@ def _fetching(method: str, handler: MethodHandler) -> Fetch:
     return fetch
 
 
-def _asks_for_more(context: Context, state: CatalogState) -> bool:
-    """Whether the caller must see another revision than this one, or says so in a way that has to be refused."""
-    for key, value in context.invocation_metadata() or ():
-        if key == MIN_REVISION:
-            return not (value.isdigit() and len(value) <= 18 and int(value) <= state.revision)
-    return False
+def _has_seen(asked: str | bytes, state: CatalogState) -> bool:
+    """Whether a state is of the revision that a caller must see. No, where it is none: the long way refuses that."""
+    return asked.isascii() and asked.isdigit() and len(asked) <= 18 and int(asked) <= state.revision

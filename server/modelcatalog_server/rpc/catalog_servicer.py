@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 from importlib.metadata import version
 
@@ -13,7 +14,8 @@ from modelcatalog_server.catalog.facets import FacetReader
 from modelcatalog_server.catalog.offers import OfferQuery, OfferReader
 from modelcatalog_server.catalog.reader import CatalogReader, ModelQuery, ProviderQuery
 from modelcatalog_server.catalog.search import ModelSearch, SearchQuery
-from modelcatalog_server.domain.ports import CatalogState
+from modelcatalog_server.domain.features import Feature
+from modelcatalog_server.domain.ports.catalog import CatalogState
 from modelcatalog_server.refresh.service import RefreshService
 from modelcatalog_server.rpc.comparison_messages import read_workload, to_comparison
 from modelcatalog_server.rpc.context import Context
@@ -26,6 +28,7 @@ from modelcatalog_server.rpc.model_messages import (
     to_timestamp,
 )
 from modelcatalog_server.rpc.offer_messages import to_facet, to_offer
+from modelcatalog_server.rpc.page_bytes import check_batch, fit_page
 from modelcatalog_server.rpc.reading import announce, at_least
 from modelcatalog_server.rpc.refresh_messages import to_duration
 
@@ -41,6 +44,7 @@ class CatalogServicer(pb_grpc.ModelCatalogServicer):
         comparisons: ComparisonReader,
         facets: FacetReader,
         refreshes: RefreshService,
+        features: Collection[Feature] = tuple(Feature),
     ) -> None:
         self._reader = reader
         self._search = search
@@ -48,6 +52,7 @@ class CatalogServicer(pb_grpc.ModelCatalogServicer):
         self._comparisons = comparisons
         self._facets = facets
         self._refreshes = refreshes
+        self._features = [pb.Feature(name=each, enabled=each in features) for each in Feature]
         self._version = version("modelcatalog")
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
@@ -67,8 +72,10 @@ class CatalogServicer(pb_grpc.ModelCatalogServicer):
         shape = ModelShape(request.view, request.read_mask)
         read = await self._reader.get_models(request.model_ids, with_raw=shape.with_raw, at_least=at_least(context))
         announce(context, read.state)
+        models = shape.to_models(read.value[id_] for id_ in request.model_ids if id_ in read.value)
+        check_batch(models)
         return pb.BatchGetModelsResponse(
-            models=shape.to_models(read.value[id_] for id_ in request.model_ids if id_ in read.value),
+            models=models,
             missing_model_ids=[id_ for id_ in request.model_ids if id_ not in read.value],
             catalog_revision=read.state.revision,
         )
@@ -88,12 +95,12 @@ class CatalogServicer(pb_grpc.ModelCatalogServicer):
         )
         read = await self._reader.list_models(query, at_least=at_least(context))
         announce(context, read.state)
-        page = read.value
+        page, models = fit_page(read.value, shape.to_models(read.value.items), number=request.page)
         etag = page_etag(page)
         if request.if_none_match and request.if_none_match == etag:
             return pb.ListModelsResponse(not_modified=True, etag=etag, catalog_revision=page.revision)
         return pb.ListModelsResponse(
-            models=shape.to_models(page.items),
+            models=models,
             next_page_token=page.next_token,
             total_size=page.total,
             catalog_revision=page.revision,
@@ -157,6 +164,7 @@ class CatalogServicer(pb_grpc.ModelCatalogServicer):
         )
         response.schema_version = read.value.schema_version
         response.server_version = self._version
+        response.features.extend(self._features)
         return response
 
     async def SearchModels(self, request: pb.SearchModelsRequest, context: Context) -> pb.SearchModelsResponse:
@@ -172,14 +180,15 @@ class CatalogServicer(pb_grpc.ModelCatalogServicer):
         )
         read = await self._search.search(query, at_least=at_least(context))
         announce(context, read.state)
-        page = read.value
+        results = [
+            pb.SearchResult(
+                model=shape.to_model(result.model), score=result.score, matched_fields=result.matched_fields
+            )
+            for result in read.value.items
+        ]
+        page, results = fit_page(read.value, results, number=request.page)
         return pb.SearchModelsResponse(
-            results=[
-                pb.SearchResult(
-                    model=shape.to_model(result.model), score=result.score, matched_fields=result.matched_fields
-                )
-                for result in page.items
-            ],
+            results=results,
             next_page_token=page.next_token,
             total_size=page.total,
             catalog_revision=page.revision,
@@ -226,9 +235,11 @@ class CatalogServicer(pb_grpc.ModelCatalogServicer):
         )
         read = await self._offers.list_offers(query, at_least=at_least(context))
         announce(context, read.state)
-        offers, page = read.value, read.value.page
+        offers = read.value
+        messages = [to_offer(offer, offers.ratio, offers.differing, shape) for offer in offers.page.items]
+        page, messages = fit_page(offers.page, messages)
         return pb.ListModelOffersResponse(
-            offers=[to_offer(offer, offers.ratio, offers.differing, shape) for offer in page.items],
+            offers=messages,
             canonical_id=offers.canonical_id or "",
             differing_fields=offers.differing,
             resolution=to_resolution(request.model_id, offers.resolution),

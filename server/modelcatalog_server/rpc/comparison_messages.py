@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any, Protocol
 
 from modelcatalog.v1 import model_catalog_service_pb2 as pb
 from modelcatalog.v1 import model_pb2
 from modelcatalog_server.catalog.comparison import BenchmarkRow, Facts, Row, compare_benchmarks, compare_fields
-from modelcatalog_server.catalog.costs import Cost, Workload, check_workload, compute_cost
+from modelcatalog_server.catalog.costs import Cost, Workload, compute_cost
 from modelcatalog_server.catalog.fields import MODEL_FIELDS
 from modelcatalog_server.domain.models import (
     Benchmark,
@@ -31,20 +31,14 @@ class _PriceList(Protocol):
 
 
 def read_workload(request: pb.CompareModelsRequest) -> Workload | None:
-    """Return the workload of a request, if it has one that can be.
-
-    Raises:
-        InvalidQueryError: its tokens are out of bounds.
-    """
+    """Return the workload of a request, if it has one."""
     if not request.HasField("workload"):
         return None
-    workload = Workload(
+    return Workload(
         input_tokens=request.workload.input_tokens,
         output_tokens=request.workload.output_tokens,
         cached_tokens=request.workload.cached_tokens,
     )
-    check_workload(workload)
-    return workload
 
 
 def to_comparison(
@@ -65,32 +59,51 @@ def read_facts(model: model_pb2.Model, benchmarks: Iterable[Benchmark] = ()) -> 
     options = model.reasoning_options.options if model.HasField("reasoning_options") else None
     return Facts(
         model_id=model.id,
-        values={path: _read_value(model, field) for path, field in MODEL_FIELDS.fields.items()},
+        values={path: read(model) for path, read in _READERS.items()},
         pricing=_read_pricing(model.pricing) if model.HasField("pricing") else None,
         reasoning_options=None if options is None else [_read_option(option) for option in options],
         benchmarks=[each for each in benchmarks if each.canonical_id == model.canonical_id],
     )
 
 
-def _read_value(model: model_pb2.Model, field: Field) -> Any:
-    message: Any = model
+def _make_reader(field: Field) -> Callable[[model_pb2.Model], Any]:
+    """Return what reads a field of a model, ``None`` where it is unknown."""
     *path, name = field.path.split(".")
+    owner: Any = model_pb2.Model.DESCRIPTOR
     for step in path:
-        message = getattr(message, step)
-    descriptor = message.DESCRIPTOR.fields_by_name[name]
-    if descriptor.has_presence and not message.HasField(name):
-        return None
-    value = getattr(message, name)
+        owner = owner.fields_by_name[step].message_type
+    descriptor = owner.fields_by_name[name]
+    has_presence, convert = descriptor.has_presence, _make_converter(field, descriptor)
+
+    def read(model: model_pb2.Model) -> Any:
+        message: Any = model
+        for step in path:
+            message = getattr(message, step)
+        if has_presence and not message.HasField(name):
+            return None
+        value = getattr(message, name)
+        # Without presence, an empty text is one that is not known.
+        return convert(value) if has_presence or value != "" else None
+
+    return read
+
+
+def _make_converter(field: Field, descriptor: Any) -> Callable[[Any], Any]:
     match field.type:
         case FieldType.ENUM:
-            return descriptor.enum_type.values_by_number[value].name.partition("_")[2]
+            names = {
+                number: value.name.partition("_")[2] for number, value in descriptor.enum_type.values_by_number.items()
+            }
+            return names.__getitem__
         case FieldType.DECIMAL:
-            return Decimal(str(value))
+            return lambda value: Decimal(str(value))
         case FieldType.LIST:
-            return tuple(value)
+            return tuple
         case _:
-            # Without presence, an empty text is one that is not known.
-            return value if descriptor.has_presence or value != "" else None
+            return lambda value: value
+
+
+_READERS = {path: _make_reader(field) for path, field in MODEL_FIELDS.fields.items()}
 
 
 def _read_pricing(message: model_pb2.Pricing) -> Pricing:

@@ -5,8 +5,11 @@ Nothing but what the domain wrote for callers leaves the process: no driver text
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Iterable, Iterator
 
+import grpc
 from google.protobuf import any_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -18,7 +21,8 @@ from modelcatalog_server.rpc.context import Context
 
 DOMAIN = "modelcatalog"
 STATUS_DETAILS = "grpc-status-details-bin"
-_NO_RETRY = ("grpc-retry-pushback-ms", "-1")
+# When gRPC is to make its next attempt; below 0: none.
+_PUSHBACK = "grpc-retry-pushback-ms"
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -40,14 +44,19 @@ TABLE: dict[type[errors.CatalogError], tuple[StatusCode, str]] = {
     errors.AmbiguousModelError: (StatusCode.FAILED_PRECONDITION, "AMBIGUOUS_MODEL"),
     errors.RefreshNotCancellableError: (StatusCode.FAILED_PRECONDITION, "REFRESH_NOT_CANCELLABLE"),
     errors.RequestIdReusedError: (StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"),
+    errors.MissingTokenError: (StatusCode.UNAUTHENTICATED, "MISSING_TOKEN"),
+    errors.InvalidTokenError: (StatusCode.UNAUTHENTICATED, "INVALID_TOKEN"),
+    errors.RoleRequiredError: (StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"),
     errors.DatabaseUnavailableError: (StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"),
     errors.CatalogNotReadyError: (StatusCode.UNAVAILABLE, "CATALOG_NOT_READY"),
     errors.ServerDrainingError: (StatusCode.UNAVAILABLE, "SERVER_DRAINING"),
     errors.RevisionNotAvailableError: (StatusCode.UNAVAILABLE, "REVISION_NOT_AVAILABLE"),
     errors.SlowConsumerError: (StatusCode.RESOURCE_EXHAUSTED, "SLOW_CONSUMER"),
+    errors.RateLimitedError: (StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED"),
+    errors.OverloadedError: (StatusCode.UNAVAILABLE, "OVERLOADED"),
     errors.TooManyStreamsError: (StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"),
     errors.DeadlineError: (StatusCode.DEADLINE_EXCEEDED, "DEADLINE"),
-    errors.NotImplementedYetError: (StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED"),
+    errors.FeatureDisabledError: (StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED"),
 }
 
 INTERNAL = (StatusCode.INTERNAL, "INTERNAL")
@@ -95,30 +104,53 @@ def to_status(error: BaseException) -> tuple[StatusCode, status_pb2.Status]:
 
 
 async def abort(context: Context, error: BaseException) -> None:
-    """End the call with an error. Raises, as ``context.abort`` does."""
+    """End the call with an error. Raises, as ``context.abort`` does.
+
+    Raises:
+        CancelledError: the caller cannot be told: it has gone, or does not take what was written before.
+    """
     code, status = to_status(error)
     trailers: Metadata = (*context.trailing_metadata(), (STATUS_DETAILS, status.SerializeToString()))
     if isinstance(error, errors.RevisionNotAvailableError):
         # It was waited for as long as the caller has time. A client that tried again, as it does on UNAVAILABLE, would
         # only come to hear of its own deadline.
-        trailers = (*trailers, _NO_RETRY)
-    await context.abort(code, status.message, trailers)
+        trailers = (*trailers, (_PUSHBACK, "-1"))
+    elif isinstance(error, errors.OverloadedError):
+        trailers = (*trailers, (_PUSHBACK, str(math.ceil(error.retry_after_s * 1000))))
+    try:
+        await context.abort(code, status.message, trailers)
+    except grpc.aio.InternalError as unheard:
+        raise asyncio.CancelledError from unheard
 
 
 def _details(error: BaseException, reason: str) -> Iterable[Message]:
     metadata: dict[str, str] = {}
     if isinstance(error, errors.NotFoundError | errors.AmbiguousModelError) and error.candidates:
         metadata["candidates"] = ",".join(_fitting(error.candidates))
+    if isinstance(error, errors.FeatureDisabledError):
+        metadata["feature"] = error.feature
     yield error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
     if isinstance(error, errors.InvalidArgumentError):
         violation = error_details_pb2.BadRequest.FieldViolation(
             field=_shorten(error.field, 200), description=_shorten(error.message)
         )
         yield error_details_pb2.BadRequest(field_violations=[violation])
-    if isinstance(error, errors.TooManyStreamsError):
-        quota = error_details_pb2.QuotaFailure.Violation(subject="process", description=str(error))
+    if isinstance(error, errors.TooManyStreamsError | errors.RateLimitedError):
+        quota = error_details_pb2.QuotaFailure.Violation(
+            subject=_shorten(error.subject, 200), description=_shorten(str(error))
+        )
         yield error_details_pb2.QuotaFailure(violations=[quota])
+    if isinstance(error, errors.TooManyStreamsError):
         yield error_details_pb2.RetryInfo(retry_delay=Duration(seconds=_STREAM_RETRY_S))
+    if isinstance(error, errors.RateLimitedError | errors.OverloadedError):
+        yield error_details_pb2.RetryInfo(retry_delay=_to_duration(error.retry_after_s))
+
+
+def _to_duration(seconds: float) -> Duration:
+    """Return a duration of whole milliseconds, no shorter."""
+    duration = Duration()
+    duration.FromMilliseconds(math.ceil(seconds * 1000))
+    return duration
 
 
 def _shorten(text: str, max_bytes: int = _MAX_TEXT_BYTES) -> str:

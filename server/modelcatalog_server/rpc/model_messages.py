@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Protocol
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -13,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from modelcatalog.v1 import benchmark_pb2, model_pb2, provider_pb2
 from modelcatalog_server.catalog.etags import model_etag, provider_etag
-from modelcatalog_server.domain.errors import InvalidFieldMaskError, InvalidQueryError
+from modelcatalog_server.domain.errors import InvalidFieldMaskError
 from modelcatalog_server.domain.models import (
     Benchmark,
     Capabilities,
@@ -53,8 +54,6 @@ STATUSES = {
     "beta": model_pb2.Model.STATUS_BETA,
     "deprecated": model_pb2.Model.STATUS_DEPRECATED,
 }
-
-_MAX_MASK_PATHS = 100
 
 
 class _PriceList(Protocol):
@@ -115,8 +114,8 @@ def to_model(model: Model) -> model_pb2.Model:
     message.source.snapshot = model.source_snapshot
     message.etag = model_etag(model)
     message.revision = model.revision
-    message.first_seen_time.FromDatetime(model.first_seen_at)
-    message.last_changed_time.FromDatetime(model.last_changed_at)
+    message.first_seen_time.CopyFrom(_refresh_time(model.first_seen_at))
+    message.last_changed_time.CopyFrom(_refresh_time(model.last_changed_at))
     if model.removed_at is not None:
         message.status = model_pb2.Model.STATUS_REMOVED
         message.removed_time.FromDatetime(model.removed_at)
@@ -135,8 +134,6 @@ class ModelShape:
     """Which fields of Model a response holds: a view, or a mask that overrides it."""
 
     def __init__(self, view: model_pb2.ModelView.ValueType, read_mask: FieldMask) -> None:
-        if view not in model_pb2.ModelView.values():
-            raise InvalidQueryError("view", f"{view} is no view of a model")
         self._mask = _checked_mask(read_mask)
         if self._mask is None:
             self.with_raw = view == model_pb2.MODEL_VIEW_FULL
@@ -215,6 +212,14 @@ def to_resolution(reference: str, resolution: Resolution | None) -> model_pb2.Re
     )
 
 
+@lru_cache(maxsize=1024)
+def _refresh_time(at: datetime) -> Timestamp:
+    """Return the time of a refresh, which many models share; to be copied."""
+    timestamp = Timestamp()
+    timestamp.FromDatetime(at)
+    return timestamp
+
+
 def to_timestamp(at: datetime | None) -> Timestamp | None:
     """Return a time, unset when there is none."""
     if at is None:
@@ -276,10 +281,6 @@ def _pointer(*keys: str) -> str:
 def _checked_mask(mask: FieldMask) -> FieldMask | None:
     if not mask.paths or list(mask.paths) == ["*"]:
         return None
-    if len(mask.paths) > _MAX_MASK_PATHS:
-        raise InvalidFieldMaskError(
-            "read_mask", f"holds {len(mask.paths)} paths, at most {_MAX_MASK_PATHS} are allowed"
-        )
     for path in mask.paths:
         if not FieldMask(paths=[path]).IsValidForDescriptor(model_pb2.Model.DESCRIPTOR):
             raise InvalidFieldMaskError("read_mask", f"{path[:100]!r} is no field of Model")

@@ -16,12 +16,14 @@ from modelcatalog_server.rpc.model_messages import ModelShape
 def to_offer(offer: Offer, ratio: Decimal, differing: Sequence[str], shape: ModelShape) -> pb.ModelOffer:
     """Return one provider's offer."""
     blended = blend(offer, ratio)
-    return pb.ModelOffer(
+    message = pb.ModelOffer(
         model=shape.to_model(offer.model),
         blended_price=None if blended is None else format_decimal(blended),
         price_unknown=blended is None,
-        differences=[pb.FieldValue(field=path, value=value) for path, value in differences(offer, differing)],
     )
+    for path, value in differences(offer, differing):
+        message.differences.add(field=path, value=value)
+    return message
 
 
 def to_facet(facet: Facet) -> pb.Facet:

@@ -6,9 +6,11 @@ from datetime import UTC
 
 from modelcatalog_server.catalog.snapshots import AtLeast
 from modelcatalog_server.domain.errors import InvalidQueryError
-from modelcatalog_server.domain.ports import CatalogState
+from modelcatalog_server.domain.ports.catalog import CatalogState
 from modelcatalog_server.rpc.context import Context, remaining_time
 
+#: Trailer: the revision that was read.
+REVISION = "x-catalog-revision"
 #: Request metadata: the revision that a caller must see.
 MIN_REVISION = "x-catalog-min-revision"
 # Time left for reading once the revision is there; of a shorter call, half.
@@ -37,7 +39,7 @@ def announce(context: Context | SharedRead, state: CatalogState) -> None:
 
 def state_trailers(state: CatalogState) -> tuple[tuple[str, str], ...]:
     """Return the trailers of an answer that belongs to this state."""
-    revision = ("x-catalog-revision", str(state.revision))
+    revision = (REVISION, str(state.revision))
     if state.checked_at is None:
         return (revision,)
     checked_at = state.checked_at.astimezone(UTC).isoformat().replace("+00:00", "Z")

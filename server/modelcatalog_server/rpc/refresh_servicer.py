@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from modelcatalog.v1 import refresh_pb2
 from modelcatalog.v1 import refresh_service_pb2 as pb
 from modelcatalog.v1 import refresh_service_pb2_grpc as pb_grpc
-from modelcatalog_server.catalog.arguments import check_provider_id, to_page_size
+from modelcatalog_server.catalog.arguments import to_page_size
 from modelcatalog_server.catalog.fields import REFRESH_FIELDS
 from modelcatalog_server.catalog.filtering import parse_filter
 from modelcatalog_server.catalog.reader import CatalogReader
@@ -21,7 +21,7 @@ from modelcatalog_server.domain.refresh import Refresh, RefreshReport, RefreshRe
 from modelcatalog_server.refresh.feed import RefreshFeed
 from modelcatalog_server.refresh.gates import Gate, split_gates
 from modelcatalog_server.refresh.service import RefreshService
-from modelcatalog_server.rpc.audit import ANONYMOUS
+from modelcatalog_server.rpc.admission import caller
 from modelcatalog_server.rpc.context import Context
 from modelcatalog_server.rpc.model_messages import to_timestamp
 from modelcatalog_server.rpc.paging import not_ours, seal_position, unseal_position
@@ -63,21 +63,18 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
 
     async def StartRefresh(self, request: pb.StartRefreshRequest, context: Context) -> pb.StartRefreshResponse:
         """Start a run in the background, or join the one under way."""
-        if request.type not in refresh_pb2.Refresh.Type.values():
-            raise InvalidQueryError("type", f"{request.type} is no type of refresh")
         gates = split_gates(request.override_gate)
         if not set(Gate).issuperset(gates):
             raise InvalidQueryError("override_gate", f"names none of the gates: {', '.join(Gate)}")
         if request.provider_id:
-            check_provider_id("provider_id", request.provider_id)
             await self._reader.get_provider(request.provider_id)
         refresh, already_running = await self._refreshes.start(
             RefreshRequest(
                 type=to_refresh_type(request.type),
                 trigger=Trigger.MANUAL,
-                requested_by=ANONYMOUS,
+                requested_by=caller(),
                 provider_id=request.provider_id or None,
-                request_id=_to_uuid("request_id", request.request_id) if request.request_id else None,
+                request_id=UUID(request.request_id) if request.request_id else None,
                 force=request.force,
                 validate_only=request.validate_only,
                 override_gate=",".join(gates) or None,
@@ -108,7 +105,7 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
 
     async def GetRefresh(self, request: pb.GetRefreshRequest, context: Context) -> pb.GetRefreshResponse:
         """One run."""
-        refresh = await self._refreshes.get(_to_uuid("refresh_id", request.refresh_id))
+        refresh = await self._refreshes.get(UUID(request.refresh_id))
         report = await self._get_report(refresh.id)
         return pb.GetRefreshResponse(
             refresh=self._to_refresh(refresh),
@@ -131,7 +128,7 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
 
     async def CancelRefresh(self, request: pb.CancelRefreshRequest, context: Context) -> pb.CancelRefreshResponse:
         """Ask a run to stop before it commits."""
-        refresh = await self._refreshes.cancel(_to_uuid("refresh_id", request.refresh_id))
+        refresh = await self._refreshes.cancel(UUID(request.refresh_id))
         return pb.CancelRefreshResponse(
             refresh=self._to_refresh(refresh), catalog_revision=await self._announce_revision(context)
         )
@@ -140,7 +137,7 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
         self, request: pb.WatchRefreshStatusRequest, context: Context
     ) -> None:
         """Follow one run or all of them. Writes by itself: generators are never closed by grpc.aio."""
-        refresh_id = _to_uuid("refresh_id", request.refresh_id) if request.refresh_id else None
+        refresh_id = UUID(request.refresh_id) if request.refresh_id else None
         heartbeat_s = (
             _to_heartbeat(request.heartbeat_interval) if request.HasField("heartbeat_interval") else HEARTBEAT_S
         )
@@ -168,13 +165,6 @@ class RefreshServicer(pb_grpc.RefreshServiceServicer):
             return datetime.fromisoformat(started_at), UUID(refresh_id)
         except (ValueError, TypeError, AttributeError) as error:
             raise not_ours() from error
-
-
-def _to_uuid(field: str, text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError as error:
-        raise InvalidQueryError(field, "must be a UUID" if text else "is required") from error
 
 
 async def _write(context: Context, message: pb.WatchRefreshStatusResponse) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import timedelta
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
 from psycopg.rows import DictRow
 
+from modelcatalog_server.domain.errors import DatabaseUnavailableError
 from modelcatalog_server.domain.facets import FacetRequest, Tallies
 from modelcatalog_server.domain.models import Benchmark, BenchmarkRecord, Model, Provider, ProviderRecord
 from modelcatalog_server.domain.offers import Offer, OfferSummary
-from modelcatalog_server.domain.ports import CatalogCounts, CatalogState
+from modelcatalog_server.domain.ports.catalog import CatalogCounts, CatalogState
 from modelcatalog_server.domain.query import Boundary, Expression, Listed, Selection
 from modelcatalog_server.domain.search import Findings, SearchText
 from modelcatalog_server.storage import facets, offers, queries
@@ -25,8 +26,11 @@ from modelcatalog_server.storage.composition import (
     compose,
     compose_search,
 )
-from modelcatalog_server.storage.pools import Connection, Pools
+from modelcatalog_server.storage.fetching import fetch_all, require_one
+from modelcatalog_server.storage.pools import Pools, Statements
+from modelcatalog_server.storage.replica import ReadReplica
 from modelcatalog_server.storage.search_rows import compile_text, read_findings, read_near_words
+from modelcatalog_server.storage.state_rows import CatalogIdentity, opening_state, read_identity, read_state
 
 _STATE = queries.load("state")
 _MODELS = queries.load("models")
@@ -37,56 +41,62 @@ _SEARCH = queries.load("search")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CatalogIdentity:
-    """What tells a catalog from others: its key, which seals tokens and is a secret, its database and schema."""
-
-    token_key: bytes = field(repr=False)
-    database: str
-    schema_version: int
-
-
 class PostgresCatalog:
     """Port ``CatalogStore``."""
 
-    def __init__(self, pools: Pools) -> None:
+    def __init__(self, pools: Pools, replica: ReadReplica | None = None) -> None:
         self._pools = pools
+        self._replica = replica
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[PostgresSnapshot]:
-        """Open a REPEATABLE READ transaction; its first statement reads the revision and so fixes it."""
-        async with self._pools.reading() as connection:
-            yield PostgresSnapshot(connection, await read_state(connection))
+        """Open a REPEATABLE READ transaction; its first statement reads the revision and so fixes it.
+
+        On the replica, where that is at the version that the process is at.
+        """
+        async with AsyncExitStack() as stack:
+            read = await stack.enter_async_context(self._replica.reading()) if self._replica else None
+            if read is not None:
+                yield PostgresSnapshot(read, read.state)
+                return
+            yield PostgresSnapshot(*await stack.enter_async_context(opening_state(self._pools)))
 
     async def get_state(self) -> CatalogState:
-        """Return the current revision and its freshness."""
-        async with self._pools.asking() as connection:
-            return await read_state(connection)
+        """Return the current revision and its freshness: what the primary says.
 
-    async def get_schema_version(self) -> int:
-        """Return the number of the newest migration in the database."""
-        async with self._pools.asking() as connection:
-            return int((await _fetch_one(connection, _STATE["get_schema_version"]))["version"])
+        While that is away, what is known, if there is a replica that answers reads of it.
+        """
+        try:
+            async with self._pools.watching() as connection:
+                return await read_state(connection)
+        except DatabaseUnavailableError:
+            state = await self._replica.confirm() if self._replica else None
+            if state is None:
+                raise
+            return state
 
     async def tell_processes(self, message: str) -> None:
         """Send a message to every process that listens on this database."""
         async with self._pools.writing() as connection:
             await connection.execute(_STATE["tell_processes"], {"message": message})
 
+    async def list_sync_times(self) -> Mapping[str, datetime | None]:
+        """Return by id when a refresh last wrote each listed provider or one of its models."""
+        async with self._pools.asking() as connection:
+            rows = await fetch_all(connection, _PROVIDERS["list_sync_times"])
+        return {row["id"]: row["last_models_sync"] for row in rows}
+
     async def get_identity(self) -> CatalogIdentity:
         """Return what tells this catalog from others."""
         async with self._pools.asking() as connection:
-            row = await _fetch_one(connection, _STATE["get_identity"])
-        return CatalogIdentity(
-            token_key=bytes(row["token_key"]), database=row["database_name"], schema_version=row["schema_version"]
-        )
+            return await read_identity(connection)
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresSnapshot:
     """Port ``CatalogSnapshot``: one read transaction."""
 
-    connection: Connection
+    connection: Statements
     state: CatalogState
 
     async def get_models(self, model_ids: Sequence[str], *, with_raw: bool) -> dict[str, Model]:
@@ -129,13 +139,13 @@ class PostgresSnapshot:
     async def count_models(self, selection: Selection, *, provider_id: str | None, show_removed: bool) -> int:
         """Return how many models a listing has in all, now."""
         if selection.filter is None:
-            row = await _fetch_one(
+            row = await require_one(
                 self.connection, _MODELS["count_models"], provider_id=provider_id, show_removed=show_removed
             )
         else:
             composition = compose(selection, MODEL_COLUMNS, provider_id=provider_id)
             statement = composition.fill(_LISTINGS["count_selected_models"])
-            row = await _fetch_one(self.connection, statement, **composition.parameters, show_removed=show_removed)
+            row = await require_one(self.connection, statement, **composition.parameters, show_removed=show_removed)
         return int(row["total"])
 
     async def search_models(
@@ -211,7 +221,7 @@ class PostgresSnapshot:
 
     async def get_canonical_id(self, model_id: str) -> tuple[bool, str | None]:
         """Return whether the id is a served or canonical one, and its canonical id where known."""
-        row = await _fetch_one(self.connection, _MODELS["get_canonical_id"], model_id=model_id)
+        row = await require_one(self.connection, _MODELS["get_canonical_id"], model_id=model_id)
         return row["found"], row["canonical_id"]
 
     async def list_benchmarks(self, canonical_id: str) -> list[Benchmark]:
@@ -252,7 +262,7 @@ class PostgresSnapshot:
         """Return how many providers a listing has in all."""
         composition = compose(selection, PROVIDER_COLUMNS)
         statement = composition.fill(_LISTINGS["count_providers"])
-        row = await _fetch_one(
+        row = await require_one(
             self.connection, statement, **composition.parameters, revision=revision, show_removed=show_removed
         )
         return int(row["total"])
@@ -264,24 +274,17 @@ class PostgresSnapshot:
 
     async def get_counts(self) -> CatalogCounts:
         """Return what the catalog holds."""
-        return CatalogCounts(**await _fetch_one(self.connection, _STATE["get_counts"]))
+        return CatalogCounts(**await require_one(self.connection, _STATE["get_counts"]))
+
+    async def get_schema_version(self) -> int:
+        """Return the number of the newest migration in the database."""
+        return int((await require_one(self.connection, _STATE["get_schema_version"]))["version"])
 
     def _if_past(self, revision: int) -> int | None:
         return revision if revision != self.state.revision else None
 
     async def _fetch_all(self, statement: Statement, **parameters: Any) -> list[DictRow]:
         return await (await self.connection.execute(statement, parameters)).fetchall()
-
-
-async def read_state(connection: Connection) -> CatalogState:
-    """Return the revision that this transaction sees."""
-    return CatalogState(**await _fetch_one(connection, _STATE["get_state"]))
-
-
-async def _fetch_one(connection: Connection, statement: Statement, **parameters: Any) -> DictRow:
-    row = await (await connection.execute(statement, parameters)).fetchone()
-    assert row is not None, "the statement always gives one row"  # noqa: S101 - a broken invariant, not a check
-    return row
 
 
 def _read_listed(row: DictRow, id_: str, read: Callable[[DictRow], T]) -> Listed[T]:

@@ -11,9 +11,12 @@ import structlog
 
 from modelcatalog_server.domain.errors import StartupError
 from modelcatalog_server.domain.tasks import end_tasks
+from modelcatalog_server.outages import Outage
 from modelcatalog_server.storage.pools import connect
 
 _log = structlog.get_logger(__name__)
+
+_PATIENCE_S = 5.0
 
 
 class ChangeListener:
@@ -37,7 +40,9 @@ class ChangeListener:
         self._database_url = database_url
         self._on_change = on_change
         self._poll_s = poll_s
-        self._was_lost = False
+        self._outage = Outage(
+            _log, "lost the connection that listens for changes", "the connection that listens for changes is back"
+        )
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -53,18 +58,21 @@ class ChangeListener:
             try:
                 await self._listen()
             except (psycopg.Error, StartupError):
-                self._was_lost = True
-                _log.warning("lost the connection that listens for changes", retry_in_s=self._poll_s)
+                self._outage.note_failure(retry_in_s=self._poll_s)
             self._on_change()
             await asyncio.sleep(self._poll_s)
 
     async def _listen(self) -> None:
-        async with await connect(self._database_url, timeout_s=5) as connection:
+        async with await connect(
+            self._database_url, timeout_s=5, patience_s=_PATIENCE_S, application_name="modelcatalog-changes"
+        ) as connection:
             await connection.execute("LISTEN modelcatalog")
-            if self._was_lost:
-                self._was_lost = False
+            if self._outage.note_success():
                 self._on_message(None)
             while True:
                 self._on_change()
+                # A network that lets nothing through is as silent as a catalog at rest.
+                if not await connection.answers():
+                    raise psycopg.OperationalError("it does not answer")
                 async for notification in connection.notifies(timeout=self._poll_s, stop_after=1):
                     self._on_message(notification.payload)

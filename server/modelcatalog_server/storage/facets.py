@@ -11,28 +11,28 @@ from psycopg.rows import DictRow
 from modelcatalog_server.domain.facets import MAX_COUNTED, FacetRequest, Tallies, Tally
 from modelcatalog_server.domain.query import Expression, Field, FieldType
 from modelcatalog_server.storage import queries
-from modelcatalog_server.storage.composition import MODEL_COLUMNS, compose_measures, compose_value_counts
-from modelcatalog_server.storage.pools import Connection
+from modelcatalog_server.storage.composition import compose_measures, compose_value_counts
+from modelcatalog_server.storage.pools import Statements
 
 _FACETS = queries.load("facets")
 
 Counts = Sequence[tuple[str | bool, int]]
 
 
-async def tally_models(connection: Connection, matching: Expression | None, request: FacetRequest) -> Tallies:
+async def tally_models(connection: Statements, matching: Expression | None, request: FacetRequest) -> Tallies:
     """Return what the listed models that match have in these fields."""
     fields = [*request.counted, *request.ranged, *request.others]
-    measures = compose_measures(fields, request.ranged, matching, MODEL_COLUMNS)
+    measures = compose_measures(fields, request.ranged, matching)
     (row,) = await _fetch(connection, measures.fill(_FACETS["measure_models"]), measures.parameters)
     grouped = [field for field in request.counted if field.type is not FieldType.BOOL]
-    counting = compose_value_counts(grouped, matching, MODEL_COLUMNS)
+    counting = compose_value_counts(grouped, matching)
     parameters = {**counting.parameters, "limit": MAX_COUNTED}
     counts = _read_counts(grouped, await _fetch(connection, counting.fill(_FACETS["count_model_values"]), parameters))
     tallies = {field.path: _read_tally(row, number, counts.get(field.path, ())) for number, field in enumerate(fields)}
     return Tallies(total=row["total"], by_path=tallies)
 
 
-async def _fetch(connection: Connection, statement: Any, parameters: Mapping[str, Any]) -> list[DictRow]:
+async def _fetch(connection: Statements, statement: Any, parameters: Mapping[str, Any]) -> list[DictRow]:
     return await (await connection.execute(statement, parameters)).fetchall()
 
 

@@ -11,14 +11,14 @@ from modelcatalog_server.domain.models import Model
 from modelcatalog_server.domain.offers import OFFER_FIELDS, Offer, OfferSummary
 from modelcatalog_server.domain.query import Boundary, Expression, Listed
 from modelcatalog_server.storage import queries
-from modelcatalog_server.storage.composition import MODEL_COLUMNS, compose_offers
-from modelcatalog_server.storage.pools import Connection
+from modelcatalog_server.storage.composition import compose_offers
+from modelcatalog_server.storage.pools import Statements
 
 _OFFERS = queries.load("offers")
 
 
 async def list_offers(
-    connection: Connection,
+    connection: Statements,
     of: Expression,
     *,
     ratio: Decimal,
@@ -28,7 +28,7 @@ async def list_offers(
     with_raw: bool,
 ) -> list[Listed[Offer]]:
     """Return one page of the offers of a model, cheapest first, now or as they were at a past revision."""
-    composition = compose_offers(of, OFFER_FIELDS, MODEL_COLUMNS)
+    composition = compose_offers(of)
     statement = _OFFERS["list_offers" if past_revision is None else "list_offers_at_revision"]
     parameters: dict[str, Any] = {
         **composition.parameters,
@@ -43,9 +43,9 @@ async def list_offers(
     return [_read_offer(row) for row in rows]
 
 
-async def summarize_offers(connection: Connection, of: Expression, *, past_revision: int | None) -> OfferSummary:
+async def summarize_offers(connection: Statements, of: Expression, *, past_revision: int | None) -> OfferSummary:
     """Return what all offers of a model are together."""
-    composition = compose_offers(of, OFFER_FIELDS, MODEL_COLUMNS)
+    composition = compose_offers(of)
     statement = _OFFERS["summarize_offers" if past_revision is None else "summarize_offers_at_revision"]
     parameters = {**composition.parameters, "revision": past_revision}
     (row,) = await (await connection.execute(composition.fill(statement), parameters)).fetchall()

@@ -8,10 +8,11 @@ from psycopg.rows import DictRow
 
 from modelcatalog_server.domain.errors import ProviderNotFoundError
 from modelcatalog_server.domain.models import Provider
-from modelcatalog_server.domain.ports import CatalogState
+from modelcatalog_server.domain.ports.catalog import CatalogState
 from modelcatalog_server.storage import queries
-from modelcatalog_server.storage.catalog_store import read_provider, read_state
+from modelcatalog_server.storage.catalog_store import read_provider
 from modelcatalog_server.storage.pools import Connection, Pools
+from modelcatalog_server.storage.state_rows import read_state
 
 _APPLY = queries.load("apply")
 _POLICY = queries.load("policy")

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, LiteralString
+from typing import Any, LiteralString, Self
 
-from modelcatalog_server.domain.models import Prices, RecordKind
-from modelcatalog_server.domain.ports import CatalogState, Progress
+from psycopg.rows import DictRow
+
+from modelcatalog_server.domain.models import ModelRecord, Prices, RecordKind
+from modelcatalog_server.domain.ports.catalog import CatalogState
 from modelcatalog_server.domain.refresh import Difference, EventKind, KnownState, Payload, Refresh, RefreshType
 from modelcatalog_server.domain.scores import MIN_RANKED_MODELS, MIN_SCORED_BENCHMARKS, MIN_SCORED_MODELS
+from modelcatalog_server.domain.tasks import run_in_slices
 from modelcatalog_server.storage import queries, staging
-from modelcatalog_server.storage.catalog_store import read_state
 from modelcatalog_server.storage.fetching import fetch_all, fetch_one
 from modelcatalog_server.storage.pools import Connection, Pools
 from modelcatalog_server.storage.refresh_events import record_event
+from modelcatalog_server.storage.state_rows import read_state
 
 _APPLY = queries.load("apply")
 _MODELS = queries.load("models")
@@ -23,7 +28,7 @@ _SEARCH = queries.load("search")
 
 
 class PostgresApply:
-    """The part of ``RefreshStore`` that writes the catalog."""
+    """The part of ``RefreshStore`` that is about the catalog."""
 
     def __init__(self, pools: Pools) -> None:
         self._pools = pools
@@ -61,48 +66,9 @@ class PostgresApply:
             rows = await fetch_all(connection, _APPLY["get_prices"], model_ids=list(model_ids))
         return {row.pop("model_id"): Prices(**row) for row in rows}
 
-    async def apply(
-        self,
-        refresh: Refresh,
-        difference: Difference,
-        payload: Payload,
-        *,
-        progress: Progress,
-        message: str,
-    ) -> Refresh:
-        """Write the difference, the run's end and its TERMINAL event in one transaction."""
-        async with self._pools.writing() as connection:
-            await _stage(connection, difference, progress)
-            # Also when no revision comes of it: a full run rewrites rows that a change of policy may want.
-            await connection.execute(_APPLY["lock_state"])
-            before = await read_state(connection)
-            at = await _now(connection)
-            revision = before.revision if difference.is_empty else before.revision + 1
-            parameters: dict[str, Any] = {
-                "revision": revision,
-                "at": at,
-                "source_url": payload.source.url,
-                "source_snapshot": payload.source.snapshot,
-            }
-            await _merge(connection, difference, parameters)
-            is_full = refresh.request.type is RefreshType.FULL
-            parameters |= {"revision": before.revision + 1, **_touched(difference)}
-            scored = await _write_scores(connection, difference, parameters, full=is_full)
-            is_changed = scored > 0 or not difference.is_empty
-            if is_changed:
-                revision = await _bump_revision(connection, at)
-                await _write_versions(connection, parameters)
-                await _write_search(connection, parameters, everything=is_full)
-                await connection.execute(_APPLY["append_revision"], {**parameters, "refresh_id": refresh.id})
-            if before.revision == 0:
-                await connection.execute(_APPLY["analyze_catalog"])
-            if refresh.request.provider_id is None:
-                await _set_source(connection, payload, at)
-            elif is_changed:
-                # What the catalog holds now is no document that upstream ever had: "not modified" would be no answer.
-                await connection.execute(_APPLY["remove_etag"])
-            finished = replace(refresh, base_revision=before.revision, result_revision=revision)
-            return await record_event(connection, finished, EventKind.TERMINAL, message=message)
+    def writing(self) -> PostgresWrite:
+        """Return what writes the catalog, once."""
+        return PostgresWrite(self._pools)
 
     async def finish_not_modified(self, refresh: Refresh, *, message: str) -> Refresh:
         """Write that upstream still says what it said, and the run's end."""
@@ -113,15 +79,88 @@ class PostgresApply:
             return await record_event(connection, finished, EventKind.TERMINAL, message=message)
 
 
-async def _stage(connection: Connection, difference: Difference, progress: Progress) -> None:
-    """Fill the staging tables, before anything is locked. What there is nothing of has no table."""
-    total = len(difference.models)
+class PostgresWrite:
+    """Port ``CatalogWrite``: a transaction that begins when something is staged or applied."""
+
+    def __init__(self, pools: Pools) -> None:
+        self._pools = pools
+        self._transaction = AsyncExitStack()
+        self._copying = AsyncExitStack()
+        self._connection: Connection | None = None
+        self._copy: staging.RowCopy | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self._transaction.__aexit__(*exc_info)
+
+    async def stage(self, models: Sequence[tuple[ModelRecord, bytes]]) -> None:
+        """Write models to the staging table, before anything is locked."""
+        if self._copy is None:
+            connection = await self._open()
+            await connection.execute(_APPLY["create_staged_models"])
+            copying = staging.RowCopy(connection, _APPLY["copy_staged_models"])
+            self._copy = await self._copying.enter_async_context(copying)
+        await self._copy.write(itertools.starmap(staging.model_row, models))
+
+    async def apply(self, refresh: Refresh, difference: Difference, payload: Payload, *, message: str) -> Refresh:
+        """Write the difference, the run's end and its TERMINAL event, and commit."""
+        connection = await self._open()
+        await self._copying.aclose()
+        await _stage_others(connection, difference)
+        ended = await _apply(connection, refresh, difference, payload, message=message)
+        await self._transaction.aclose()
+        return ended
+
+    async def _open(self) -> Connection:
+        if self._connection is None:
+            self._connection = await self._transaction.enter_async_context(self._pools.writing())
+            await self._transaction.enter_async_context(self._copying)  # so that it ends before the transaction does
+        return self._connection
+
+
+async def _apply(
+    connection: Connection, refresh: Refresh, difference: Difference, payload: Payload, *, message: str
+) -> Refresh:
+    # Also when no revision comes of it: a full run rewrites rows that a change of policy may want.
+    await connection.execute(_APPLY["lock_state"])
+    before = await read_state(connection)
+    at = await _now(connection)
+    revision = before.revision if difference.is_empty else before.revision + 1
+    parameters: dict[str, Any] = {
+        "full": refresh.request.type is RefreshType.FULL,
+        "revision": revision,
+        "at": at,
+        "source_url": payload.source.url,
+        "source_snapshot": payload.source.snapshot,
+    }
+    derived_ids = await _list_models_to_derive(connection, difference)
+    await _merge(connection, difference, parameters)
+    parameters |= {"revision": before.revision + 1, **_touched(difference), "derived_ids": derived_ids}
+    scored = await _write_scores(connection, difference, parameters)
+    is_changed = scored > 0 or not difference.is_empty
+    if is_changed:
+        revision = await _bump_revision(connection, at)
+        await _write_versions(connection, parameters)
+        await _write_search(connection, parameters)
+        await connection.execute(_APPLY["append_revision"], {**parameters, "refresh_id": refresh.id})
+    if before.revision == 0:
+        await connection.execute(_APPLY["analyze_catalog"])
+    if refresh.request.provider_id is None:
+        await _set_source(connection, payload, at)
+    elif is_changed:
+        # What the catalog holds now is no document that upstream ever had: "not modified" would be no answer.
+        await connection.execute(_APPLY["remove_etag"])
+    finished = replace(refresh, base_revision=before.revision, result_revision=revision)
+    return await record_event(connection, finished, EventKind.TERMINAL, message=message)
+
+
+async def _stage_others(connection: Connection, difference: Difference) -> None:
+    """Fill the other staging tables. What there is nothing of has no table."""
     canonical = difference.canonical_models
     if difference.providers:
         await _fill(connection, "providers", map(staging.provider_row, difference.providers))
-    if difference.models:
-        models = (staging.model_row(record, difference.messages[record.id]) for record in difference.models)
-        await _fill(connection, "models", models, lambda done: progress(done, total))
     if canonical:
         await _fill(connection, "canonical_models", map(staging.canonical_row, canonical))
     if canonical or difference.removed_canonical_models:
@@ -130,11 +169,18 @@ async def _stage(connection: Connection, difference: Difference, progress: Progr
         await _fill(connection, "source_hashes", staging.source_hash_rows(difference.source_hashes))
 
 
-async def _fill(
-    connection: Connection, table: str, rows: Iterable[staging.Row], progress: Callable[[int], None] | None = None
-) -> None:
+async def _fill(connection: Connection, table: str, rows: Iterable[staging.Row]) -> None:
     await connection.execute(_APPLY[f"create_staged_{table}"])
-    await staging.copy_rows(connection, _APPLY[f"copy_staged_{table}"], rows, progress)
+    async with staging.RowCopy(connection, _APPLY[f"copy_staged_{table}"]) as copy:
+        await copy.write(rows)
+
+
+async def _list_models_to_derive(connection: Connection, difference: Difference) -> list[str]:
+    """Return the models of which more than their own row is made, among those that are written or removed."""
+    if not difference.models:
+        return list(difference.removed_models)
+    rows = await fetch_all(connection, _APPLY["list_models_to_derive"])
+    return [*(row["model_id"] for row in rows), *difference.removed_models]
 
 
 async def _merge(connection: Connection, difference: Difference, parameters: dict[str, Any]) -> None:
@@ -165,16 +211,14 @@ def _touched(difference: Difference) -> dict[str, Any]:
     return {"model_ids": model_ids, "provider_ids": list({id_.partition("/")[0] for id_ in model_ids})}
 
 
-async def _write_scores(
-    connection: Connection, difference: Difference, parameters: dict[str, Any], *, full: bool
-) -> int:
+async def _write_scores(connection: Connection, difference: Difference, parameters: dict[str, Any]) -> int:
     """Derive what compares models with each other, before the versions that it is part of; return the rows changed.
 
     A full run derives everything, also where nothing differs: a rule may have become another since.
     """
+    full = parameters["full"]
     parameters = {
         **parameters,
-        "full": full,
         "min_ranked_models": MIN_RANKED_MODELS,
         "min_scored_models": MIN_SCORED_MODELS,
         "min_scored_benchmarks": MIN_SCORED_BENCHMARKS,
@@ -197,7 +241,7 @@ async def _write_versions(connection: Connection, parameters: dict[str, Any]) ->
         await connection.execute(_APPLY[f"append_{table}"], parameters)
 
 
-async def _write_search(connection: Connection, parameters: dict[str, Any], *, everything: bool) -> None:
+async def _write_search(connection: Connection, parameters: dict[str, Any]) -> None:
     """Bring what is searched to what the catalog says, where it differs."""
     for name in (
         "close_search_documents",
@@ -205,7 +249,7 @@ async def _write_search(connection: Connection, parameters: dict[str, Any], *, e
         "append_search_vocabulary",
         "merge_search_words",
     ):
-        await connection.execute(_SEARCH[name], {**parameters, "everything": everything})
+        await connection.execute(_SEARCH[name], parameters)
 
 
 async def _bump_revision(connection: Connection, at: datetime) -> int:
@@ -246,12 +290,15 @@ class _Known:
 async def _read_known(connection: Connection, statement: LiteralString, **parameters: Any) -> _Known:
     known = _Known()
     for row in await fetch_all(connection, statement, **parameters):
-        ids = row["ids"].split("\n")
-        content_hashes = dict(zip(ids, row["content_hashes"].split("\n"), strict=True))
-        if row["removed"]:
-            known.removed = content_hashes
-            continue
-        known.listed = content_hashes
-        sources = zip(ids, row["source_hashes"].split("\n"), strict=True)
-        known.source_hashes = {id_: bytes.fromhex(hash_) for id_, hash_ in sources if hash_}
+        await run_in_slices(_note_known(known, row))
     return known
+
+
+def _note_known(known: _Known, row: DictRow) -> Iterator[None]:
+    content_hashes = known.removed if row["removed"] else known.listed
+    columns = (row[name].split("\n") for name in ("ids", "content_hashes", "source_hashes"))
+    for id_, content_hash, source_hash in zip(*columns, strict=True):
+        content_hashes[id_] = content_hash
+        if source_hash and not row["removed"]:
+            known.source_hashes[id_] = bytes.fromhex(source_hash)
+        yield

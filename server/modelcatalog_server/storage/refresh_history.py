@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 from modelcatalog_server.domain.errors import SlotTakenError
-from modelcatalog_server.domain.ports import KnownRequest
+from modelcatalog_server.domain.ports.refreshes import KnownRequest
 from modelcatalog_server.domain.query import Expression, Selection
 from modelcatalog_server.domain.refresh import EventKind, Phase, Refresh, RefreshReport, RefreshRequest
 from modelcatalog_server.storage import queries

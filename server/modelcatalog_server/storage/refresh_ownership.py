@@ -85,3 +85,9 @@ class PostgresOwners:
             return await append_event(
                 connection, row["id"], EventKind.TERMINAL, phase=phase, message=message, locked=True
             )
+
+    async def end_idle_owner(self, lease: timedelta) -> bool:
+        """End the session that has owned no run for so long; return whether there was one."""
+        async with self._pools.owning() as connection:
+            parameters = {"lock": OWNER_LOCK, "lease": lease}
+            return await fetch_one(connection, _REFRESHES["terminate_idle_owner"], **parameters) is not None

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from modelcatalog_server.domain.ports import KnownRequest
+from modelcatalog_server.domain.ports.refreshes import KnownRequest
 from modelcatalog_server.domain.refresh import (
     Attempt,
     EventKind,

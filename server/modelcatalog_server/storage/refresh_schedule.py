@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from uuid import UUID
 
 from modelcatalog_server.storage import queries
 from modelcatalog_server.storage.fetching import fetch_all, fetch_one
@@ -28,6 +29,19 @@ class PostgresSchedule:
         """Note slots as taken."""
         async with self._pools.writing() as connection:
             await take_slots(connection, slots)
+
+    async def forget_future_slots(self, now: datetime) -> list[str]:
+        """Forget slots that are far from being due, by PostgreSQL's clock as well; return their timers."""
+        async with self._pools.writing() as connection:
+            rows = await fetch_all(connection, _REFRESHES["forget_future_slots"], now=now)
+        return [row["timer"] for row in rows]
+
+    async def give_back_slots(self, slots: Mapping[str, datetime], refresh_id: UUID) -> None:
+        """Have slots be due again whose run was cancelled."""
+        async with self._pools.writing() as connection:
+            for timer, slot in sorted(slots.items()):
+                parameters = {"timer": timer, "slot": slot, "refresh_id": refresh_id}
+                await connection.execute(_REFRESHES["give_back_slot"], parameters)
 
     async def set_upstream_not_before(self, at: datetime, source_url: str) -> None:
         """Note that the upstream with this address is to be left alone until then."""

@@ -20,13 +20,14 @@ _AS_NEAR = 0.8
 
 def compile_text(text: SearchText) -> Mapping[str, str]:
     """Return the parameters of ``search_models`` that say what to look for; marks and weights: ``search_lexemes``."""
-    whole_id, whole_name = _quote(f"=={text.key}"), _quote(f"={text.key}")
+    whole_id, whole_name, whole_family = (_quote(mark + text.key) for mark in ("==", "=", "~"))
     return {
         "words": f"({_all(text.terms)}) | {whole_name} | {whole_id}",
         "whole_words": _all(text.terms, may_go_on=False),
         "whole_id": whole_id,
         "whole_name": whole_name,
-        "whole_family": _quote(f"~{text.key}"),
+        "whole_family": whole_family,
+        "whole": f"{whole_id} | {whole_name} | {whole_family}",
         "in_id": _all(text.terms, "A"),
         "in_name": _all(text.terms, "AB"),
         "in_facts": _all(text.terms, "ABC"),

@@ -132,7 +132,7 @@ FROM llm_providers
 WITH NO DATA;
 
 -- name: copy_staged_providers
--- Column order of the rows that are staged.
+-- Column order of the rows of providers that are staged.
 COPY staged_providers (
     id,
     name,
@@ -205,7 +205,7 @@ FROM models_metadata
 WITH NO DATA;
 
 -- name: copy_staged_models
--- Column order of the rows that are staged.
+-- Column order of the rows of models that are staged.
 COPY staged_models (
     model_id,
     provider_id,
@@ -275,7 +275,7 @@ FROM canonical_models
 WITH NO DATA;
 
 -- name: copy_staged_canonical_models
--- Column order of the rows that are staged.
+-- Column order of the rows of canonical models that are staged.
 COPY staged_canonical_models (
     id,
     name,
@@ -309,7 +309,7 @@ FROM model_benchmarks
 WITH NO DATA;
 
 -- name: copy_staged_benchmarks
--- Column order of the rows that are staged.
+-- Column order of the rows of benchmarks that are staged.
 COPY staged_benchmarks (
     canonical_id,
     benchmark_name,
@@ -340,7 +340,7 @@ FROM source_hashes
 WITH NO DATA;
 
 -- name: copy_staged_source_hashes
--- Column order of the rows that are staged.
+-- Column order of the rows of source hashes that are staged.
 COPY staged_source_hashes (
     kind,
     id,
@@ -440,8 +440,36 @@ SET
     END,
     removed_at = NULL;
 
+-- name: list_models_to_derive
+-- Of the models to write those that are new, come back, or differ in what more than their own row is made of: search
+-- documents (the columns of search_sources) and the counts of canonical models. Comes before they are written.
+SELECT s.model_id
+FROM staged_models AS s
+LEFT JOIN models_metadata AS m ON m.model_id = s.model_id
+WHERE
+    m.model_id IS NULL
+    OR m.removed_at IS NOT NULL
+    OR (
+        m.model_name,
+        m.model_family,
+        m.tags,
+        m.canonical_id,
+        m.description,
+        m.status,
+        m.release_date
+    ) IS DISTINCT FROM (
+        s.model_name,
+        s.model_family,
+        s.tags,
+        s.canonical_id,
+        s.description,
+        s.status,
+        s.release_date
+    );
+
 -- name: merge_models
--- New models, and those that differ. One that is the same (in a full refresh) is rewritten in its old revision.
+-- New models, and those that differ. One that is the same is rewritten, in its old revision, if its message differs or by
+-- a full refresh.
 INSERT INTO models_metadata (
     model_id,
     provider_id,
@@ -633,7 +661,12 @@ SET
             THEN EXCLUDED.last_changed_at
         ELSE models_metadata.last_changed_at
     END,
-    removed_at = NULL;
+    removed_at = NULL
+WHERE
+    models_metadata.content_hash <> EXCLUDED.content_hash
+    OR models_metadata.removed_at IS NOT NULL
+    OR models_metadata.message <> EXCLUDED.message
+    OR %(full)s;
 
 -- name: merge_canonical_models
 -- New canonical models, and those that differ.
@@ -924,7 +957,7 @@ WHERE
 
 -- name: count_canonical_providers
 -- Providers that list a canonical model, disabled ones too, where this revision touched it: itself, or one of the models
--- (model_ids) that are or were served of it; full: of all. Comes before their versions are closed. The rows that are right stay.
+-- (derived_ids) that are or were served of it; full: of all. Comes before their versions are closed. The rows that are right stay.
 WITH touched AS (
     SELECT c.id
     FROM canonical_models AS c
@@ -934,12 +967,12 @@ WITH touched AS (
     UNION
     SELECT m.canonical_id
     FROM models_metadata AS m
-    WHERE m.model_id = ANY(%(model_ids)s::text[])
+    WHERE m.model_id = ANY(%(derived_ids)s::text[])
     UNION
     SELECT v.canonical_id
     FROM model_versions AS v
     WHERE
-        v.model_id = ANY(%(model_ids)s::text[])
+        v.model_id = ANY(%(derived_ids)s::text[])
         AND v.valid_to_revision IS NULL
 ),
 
@@ -1068,7 +1101,8 @@ WHERE
     AND valid_to_revision IS NULL;
 
 -- name: append_model_versions
--- Begins a version of each of the models that this revision touched (model_ids), from the current row.
+-- Begins a version of each of the models that this revision touched (model_ids), from the current row. What it follows
+-- is the last one, which takes the same time however many there are.
 INSERT INTO model_versions (
     model_id,
     provider_id,
@@ -1196,10 +1230,17 @@ SELECT
         ELSE 'CHANGED'
     END
 FROM models_metadata AS c
-LEFT JOIN model_versions AS before
-    ON
-        before.model_id = c.model_id
-        AND before.valid_to_revision = %(revision)s
+LEFT JOIN LATERAL (
+    SELECT
+        v.model_id,
+        v.removed_at
+    FROM model_versions AS v
+    WHERE
+        v.model_id = c.model_id
+        AND v.revision < %(revision)s
+    ORDER BY v.revision DESC
+    LIMIT 1
+) AS before ON true
 WHERE
     c.model_id = ANY(%(model_ids)s::text[])
     AND c.revision = %(revision)s;

@@ -25,3 +25,12 @@ FROM llm_providers
 WHERE removed_at IS NULL
 ORDER BY id <-> %(provider_id)s, id
 LIMIT 10;
+
+-- name: list_sync_times
+-- When a refresh last wrote each listed provider.
+SELECT
+    id,
+    last_models_sync
+FROM llm_providers
+WHERE removed_at IS NULL
+ORDER BY id;

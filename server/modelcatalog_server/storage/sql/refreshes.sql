@@ -173,6 +173,24 @@ WHERE
     AND l.granted
     AND a.state_change < %(started_at)s;
 
+-- name: terminate_idle_owner
+-- Ends the session that has held the lock of the one runner for so long while no run is under way. The network has
+-- forgotten it, and lost the word that gave the lock back: PostgreSQL itself would notice after two hours.
+SELECT pg_terminate_backend(l.pid) AS terminated
+FROM pg_locks AS l
+INNER JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE
+    l.locktype = 'advisory'
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (l.classid::bigint << 32) | l.objid::bigint = %(lock)s
+    AND l.objsubid = 1
+    AND l.granted
+    AND a.state_change < clock_timestamp() - %(lease)s::interval
+    AND NOT EXISTS (
+        SELECT FROM models_refresh_history
+        WHERE status IN ('PENDING', 'RUNNING', 'CANCELLING')
+    );
+
 -- name: take_slot
 -- No row comes back when it, or a newer one, is taken.
 INSERT INTO refresh_schedule (name, slot)
@@ -181,6 +199,26 @@ ON CONFLICT (name) DO UPDATE
 SET slot = EXCLUDED.slot
 WHERE refresh_schedule.slot < EXCLUDED.slot
 RETURNING name;
+
+-- name: give_back_slot
+-- Of a run that came to nothing because its process was ended: whoever looks next finds it due.
+UPDATE refresh_schedule
+SET slot = slot - interval '1 second'
+WHERE
+    name = %(timer)s
+    AND slot = %(slot)s
+    AND EXISTS (
+        SELECT FROM models_refresh_history
+        WHERE
+            id = %(refresh_id)s
+            AND status = 'CANCELLED'
+    );
+
+-- name: forget_future_slots
+-- A process whose clock was ahead took them: nothing would be due until the time that it had.
+DELETE FROM refresh_schedule
+WHERE slot > greatest(clock_timestamp(), %(now)s) + interval '1 hour'
+RETURNING name AS timer;
 
 -- name: get_slots
 -- The newest slot of each timer that was taken.

@@ -43,24 +43,28 @@ ORDER BY asked.word, near.likeness DESC, near.word;
 
 -- name: search_models
 -- One page of the models whose words fit, best first, and how many there are in all: one row without a model when there
--- are none. The score is points, times 10^8, plus the day of release as a number (docs/search.md); it decides with the id.
+-- are none. The score is points, times 10^8, plus the day of release as a number (docs/search.md); it decides with the id. To
+-- look for words is what costs: most models fit none of whole.
 WITH found AS (
     SELECT
         d.model_id,
         d.released + 100000000::bigint * (
             CASE
-                WHEN d.words @@ %(whole_id)s::tsquery THEN 300
-                WHEN d.words @@ %(whole_name)s::tsquery THEN 100
-                ELSE 0
+                WHEN NOT d.words @@ %(whole)s::tsquery THEN 0
+                ELSE
+                    CASE
+                        WHEN d.words @@ %(whole_id)s::tsquery THEN 300
+                        WHEN d.words @@ %(whole_name)s::tsquery THEN 100
+                        ELSE 0
+                    END
+                    + CASE WHEN d.words @@ %(whole_family)s::tsquery THEN 3 ELSE 0 END
             END
             + CASE
-                WHEN d.words @@ %(in_id)s::tsquery THEN 60
-                WHEN d.words @@ %(in_name)s::tsquery THEN 50
+                WHEN d.words @@ %(in_name)s::tsquery THEN CASE WHEN d.words @@ %(in_id)s::tsquery THEN 60 ELSE 50 END
                 WHEN d.words @@ %(in_facts)s::tsquery THEN 40
                 ELSE 30
             END
             + CASE WHEN d.words @@ %(whole_words)s::tsquery THEN 5 ELSE 0 END
-            + CASE WHEN d.words @@ %(whole_family)s::tsquery THEN 3 ELSE 0 END
             + CASE WHEN d.is_own THEN 110 ELSE 0 END
             - CASE WHEN d.is_dated THEN 15 ELSE 0 END
             - CASE d.status WHEN 'active' THEN 0 WHEN 'deprecated' THEN 30 ELSE 5 END
@@ -130,26 +134,31 @@ ORDER BY r.revision
 LIMIT 1;
 
 -- name: close_search_documents
--- Ends the documents of the models that this revision touched, itself or through the name of their provider, if anything
--- differs that they are made of. With everything those of all models are compared.
-WITH touched AS (
-    SELECT id AS model_id
-    FROM unnest(%(model_ids)s::text[]) AS id
-    UNION
-    SELECT m.model_id
+-- Ends the documents of the models that this revision touched (derived_ids), or the name of whose provider it changed, if
+-- anything differs that they are made of. full: those of all models are compared.
+WITH renamed AS MATERIALIZED (  -- first, for it is hardly ever any, and the models of all would be read for it
+    SELECT now.id
     FROM provider_versions AS now
     INNER JOIN provider_versions AS before
         ON
             before.id = now.id
             AND before.valid_to_revision = %(revision)s
-    INNER JOIN models_metadata AS m ON m.provider_id = now.id
     WHERE
         now.revision = %(revision)s
         AND now.name <> before.name
+),
+
+touched AS (
+    SELECT id AS model_id
+    FROM unnest(%(derived_ids)s::text[]) AS id
+    UNION
+    SELECT m.model_id
+    FROM renamed AS r
+    INNER JOIN models_metadata AS m ON m.provider_id = r.id
     UNION
     SELECT m.model_id
     FROM models_metadata AS m
-    WHERE %(everything)s
+    WHERE %(full)s
 )
 
 UPDATE search_documents AS d
@@ -188,7 +197,7 @@ FROM search_sources AS s
 WHERE
     s.model_id IN (
         SELECT id
-        FROM unnest(%(model_ids)s::text[]) AS id
+        FROM unnest(%(derived_ids)s::text[]) AS id
         UNION
         SELECT d.model_id
         FROM search_documents AS d

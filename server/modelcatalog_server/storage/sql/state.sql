@@ -19,6 +19,11 @@ SELECT
     (SELECT max(version) FROM schema_migrations) AS schema_version
 FROM catalog_state;
 
+-- name: renew_token_key
+-- A new key: tokens that were sealed before open no more, and responses that were shared are nobody's.
+UPDATE catalog_state
+SET token_key = DEFAULT;
+
 -- name: get_counts
 -- What the catalog holds. Models are counted through their providers, so the cost does not grow with the models.
 SELECT

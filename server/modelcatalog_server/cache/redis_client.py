@@ -1,0 +1,121 @@
+"""The clients of redis-py behind one face, for what is different between one server, Sentinel and a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
+
+from modelcatalog_server.cache.redis_address import Address, parse_address
+
+# Sweeps take so many keys at a time.
+_BATCH = 500
+
+
+class RedisClient:
+    """A client of one Redis, or of the one that is the master now by what Sentinels say.
+
+    Args:
+        commands: The client of redis-py.
+        closing: What closes it, in order.
+        has_to_search: Whether somebody has to be asked first where it is.
+    """
+
+    def __init__(self, commands: Any, *closing: Callable[[], Awaitable[None]], has_to_search: bool = False) -> None:
+        self.commands = commands
+        self.has_to_search = has_to_search
+        self._closing = closing
+
+    async def probe(self) -> None:
+        """Raise when something is wrong that one command would not show. For the first one after a failure."""
+
+    async def ping(self) -> None:
+        """Raise unless it answers."""
+        await self.commands.ping()
+
+    async def scan(self, prefix: str) -> AsyncIterator[list[Any]]:
+        """Yield the keys that begin so, some at a time."""
+        keys: list[Any] = []
+        async for key in self.commands.scan_iter(match=f"{prefix}:*", count=_BATCH):
+            keys.append(key)
+            if len(keys) == _BATCH:
+                yield keys
+                keys = []
+        if keys:
+            yield keys
+
+    async def count_evicted(self) -> int:
+        """Return how many keys it has dropped for room since its start."""
+        return int((await self.commands.info("stats"))["evicted_keys"])
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for close in self._closing:
+            await close()
+
+
+class ClusterClient(RedisClient):
+    """A client of a cluster. It finds out by itself which node has which keys, and when that has changed."""
+
+    async def probe(self) -> None:
+        """Raise unless every primary answers: else it would be down and back again with each key that is asked for."""
+        await self.ping()
+
+    async def ping(self) -> None:
+        """Raise unless every primary answers."""
+        await self.commands.ping(target_nodes=RedisCluster.PRIMARIES)
+
+    async def count_evicted(self) -> int:
+        """Return how many keys the primaries have dropped."""
+        found = [await self.commands.info("stats", target_nodes=node) for node in self.commands.get_primaries()]
+        return sum(int(each["evicted_keys"]) for each in found)
+
+
+def make_client(url: str, *, max_connections: int, connect_timeout_s: float, answer_timeout_s: float) -> RedisClient:
+    """Return a client that has not connected yet.
+
+    Raises:
+        ValueError, TypeError: The address is none, or has an option that redis-py does not know.
+    """
+    address = parse_address(url)
+    # redis-py's defaults make a read on a dead Redis cost seconds: ten retries and long time-outs. To set these is not
+    # left to the address.
+    bounds: dict[str, Any] = {
+        "socket_connect_timeout": connect_timeout_s,
+        "socket_timeout": answer_timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "driver_info": None,  # would send CLIENT SETINFO, which Redis 6.2 does not have
+    }
+    if address.kind == "cluster":
+        return _make_cluster(address, {**address.options, **bounds}, max_connections)
+    if address.kind == "sentinel":
+        return _make_master(address, bounds, max_connections)
+    pool = ConnectionPool(**{**address.options, **bounds}, max_connections=max_connections)
+    pool.make_connection()  # type: ignore[no-untyped-call] # it has no types; it refuses options that there are not
+    redis = Redis(connection_pool=pool)
+    return RedisClient(redis, redis.aclose, pool.disconnect)
+
+
+def _make_cluster(address: Address, options: dict[str, Any], max_connections: int) -> RedisClient:
+    nodes = [ClusterNode(host, port) for host, port in address.hosts]
+    # To each node; one more asks for the nodes while all others are in use.
+    cluster = RedisCluster(startup_nodes=nodes, **options, max_connections=max_connections + 1)
+    return ClusterClient(cluster, cluster.aclose, has_to_search=True)
+
+
+def _make_master(address: Address, bounds: dict[str, Any], max_connections: int) -> RedisClient:
+    asking = {**address.sentinel_options, **bounds}
+    sentinel = Sentinel(list(address.hosts), sentinel_kwargs=asking)  # type: ignore[no-untyped-call] # it has no types
+    options = {**address.options, **bounds}
+    pool = SentinelConnectionPool(  # type: ignore[no-untyped-call] # it has no types
+        address.service, sentinel, **options, max_connections=max_connections
+    )
+    pool.make_connection()  # type: ignore[no-untyped-call] # as above
+    redis = Redis(connection_pool=pool)
+    return RedisClient(redis, redis.aclose, pool.disconnect, sentinel.aclose, has_to_search=True)

@@ -1,0 +1,1 @@
+"""Traces by OpenTelemetry: the only package that knows it, and only if somebody wants traces."""

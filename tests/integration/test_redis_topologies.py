@@ -1,0 +1,209 @@
+"""``RedisCache`` on a server that restarts, a master that Sentinels watch, and a cluster, with real failovers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from modelcatalog_server.cache.quotas import SharedQuotas
+from modelcatalog_server.cache.redis_cache import RedisCache
+from modelcatalog_server.domain.errors import StartupError
+from modelcatalog_server.domain.limits import RateLimit
+from redis_nodes import Cluster, Watched, alone, clustered, watched
+from small_catalog import until
+
+DOWN, BACK = "redis is down: reads go on without it", "redis is back"
+KEYS = [f"test:{number}" for number in range(40)]
+
+
+@pytest.fixture
+def topology(tmp_path: Path) -> Iterator[Watched]:
+    with watched(tmp_path) as topology:
+        yield topology
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with clustered(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+def patient_cache(url: str, **more: Any) -> RedisCache:
+    """A cache whose readers wait: a busy machine may take longer than 5 ms to answer."""
+    return RedisCache(url, **{"connect_timeout_s": 5, "answer_timeout_s": 5, "read_budget_s": 5, **more})
+
+
+def impatient_cache(url: str) -> RedisCache:
+    """A cache whose readers give up within the time of a test, but not for a moment's busyness."""
+    return RedisCache(url, connect_timeout_s=1, answer_timeout_s=1, read_budget_s=1)
+
+
+async def fill(cache: RedisCache, keys: list[str] = KEYS) -> None:
+    for key in keys:
+        await cache.set(key, key.encode(), ttl_s=60)
+
+
+async def holds(cache: RedisCache, keys: list[str] = KEYS) -> bool:
+    """Fill it and tell whether all of that is in it, as it is when everything is well."""
+    await fill(cache, keys)
+    return [await cache.get(key) for key in keys] == [key.encode() for key in keys]
+
+
+async def reads_quickly(cache: RedisCache) -> None:
+    """Read what may be there or not; nobody waits for it long."""
+    for key in KEYS:
+        begun = time.monotonic()
+        await cache.get(key)
+        assert time.monotonic() - begun < 4, "a call that nobody waits for may take longer"
+        await asyncio.sleep(0)
+
+
+async def test_one_that_is_flushed_is_filled_again_and_one_that_is_restarted_is_found_again(tmp_path: Path) -> None:
+    with capture_logs() as logs, alone(tmp_path) as node:
+        async with patient_cache(f"redis://{node.address}") as cache:
+            assert await holds(cache)
+            node.ask("FLUSHALL")
+            assert await cache.get(KEYS[0]) is None
+            assert (await holds(cache), logs) == (True, [])
+            node.kill()
+            assert await cache.get(KEYS[0]) is None
+            node.restart()
+            await until(lambda: cache.check())
+            assert await cache.get(KEYS[0]) is None, "it keeps nothing"
+            assert await holds(cache)
+    assert [line["event"] for line in logs] == [DOWN, BACK]
+
+
+async def test_a_failover_is_one_line_and_then_one_more_and_the_new_master_is_found(topology: Watched) -> None:
+    # The second Sentinel is not there, as while its machine is replaced.
+    url = f"redis+sentinel://127.0.0.1:1,{topology.sentinel.address}/catalog"
+    with capture_logs() as logs:
+        async with impatient_cache(url) as cache:
+            assert await holds(cache)
+            topology.master.kill()
+            for _ in range(3):
+                await reads_quickly(cache)
+            await until(lambda: holds(cache))
+    assert [line["event"] for line in logs] == [DOWN, BACK]
+    assert topology.replica.ask("GET", KEYS[0]) == KEYS[0], "it is where the Sentinel says"
+
+
+async def test_a_master_that_hangs_is_left_for_the_new_one(topology: Watched) -> None:
+    url = f"redis+sentinel://{topology.sentinel.address}/catalog"
+    with capture_logs() as logs:
+        async with impatient_cache(url) as cache:
+            assert await holds(cache)
+            topology.master.stop_for_a_while()
+            try:
+                await until(lambda: holds(cache))
+                assert topology.replica.ask("GET", KEYS[0]) == KEYS[0]
+            finally:
+                topology.master.go_on()
+            assert await holds(cache), "and who is demoted is not asked again"
+    assert [line["event"] for line in logs] == [DOWN, BACK]
+
+
+async def test_where_no_sentinel_answers_it_is_down_like_any_other() -> None:
+    with capture_logs() as logs:
+        async with RedisCache("redis+sentinel://127.0.0.1:1,127.0.0.1:2/catalog") as cache:
+            assert await cache.get("key") is None
+            assert not cache.available
+    assert [line["event"] for line in logs] == [DOWN]
+
+
+async def test_a_service_that_the_sentinels_do_not_know_is_down(topology: Watched) -> None:
+    async with patient_cache(f"redis+sentinel://{topology.sentinel.address}/another") as cache:
+        assert not cache.available
+
+
+async def test_a_cluster_holds_keys_wherever_they_belong(cluster: Cluster) -> None:
+    assert {cluster.holder_of(key).port for key in KEYS} == {node.port for node in cluster.primaries}
+    # One of the nodes that it is told of is not there.
+    async with patient_cache(f"redis+cluster://127.0.0.1:1,{cluster.primaries[1].address}") as cache:
+        assert await holds(cache)
+        assert (cache.hits, cache.failures, cache.available) == (len(KEYS), 0, True)
+        await asyncio.gather(*(cache.get(key) for key in KEYS * 10))
+        assert (cache.failures, cache.available) == (0, True), "more at once than there are connections wait their turn"
+
+
+async def test_quotas_are_counted_on_whichever_node_a_subject_belongs_to(cluster: Cluster) -> None:
+    url = f"redis+cluster://{cluster.primaries[1].address}"
+    async with patient_cache(url) as one, patient_cache(url) as other:
+        assert await count_shared(one, other, [f"principal:{number}" for number in range(20)]) == {10}
+
+
+async def test_quotas_are_counted_at_the_master_that_sentinels_name(topology: Watched) -> None:
+    url = f"redis+sentinel://{topology.sentinel.address}/catalog"
+    async with patient_cache(url) as one, patient_cache(url) as other:
+        assert await count_shared(one, other, ["principal:ann"]) == {10}
+
+
+async def count_shared(one: RedisCache, other: RedisCache, subjects: list[str]) -> set[int]:
+    """Return how often each may do what it may 10 times, asking two processes by turns."""
+    limit = RateLimit(10, 3600)
+    quotas = [SharedQuotas(cache, secret=b"of this catalog") for cache in (one, other)]
+    taken = {sum([await quotas[turn % 2].take(limit, subject, 1) for turn in range(15)]) for subject in subjects}
+    assert one.failures == other.failures == 0, "else each has counted for itself"
+    return taken
+
+
+async def test_figures_and_letting_go_are_of_all_nodes(cluster: Cluster) -> None:
+    async with patient_cache(f"redis+cluster://{cluster.primaries[0].address}") as cache:
+        await fill(cache, [f"sweep:{number}" for number in range(600)])
+        size = sum(len(f"sweep:{number}") for number in range(600))
+        assert await cache.measure("sweep") == (600, size, 0)
+        assert await cache.delete("sweep", b"sweep:59") == 11
+        assert await cache.delete("sweep") == 589
+        assert await cache.measure("sweep") == (0, 0, 0)
+
+
+async def test_a_slot_that_moves_to_another_node_is_followed(cluster: Cluster) -> None:
+    async with patient_cache(f"redis+cluster://{cluster.primaries[0].address}") as cache:
+        key = next(key for key in KEYS if cluster.holder_of(key) is cluster.primaries[1])
+        assert await holds(cache, [key])
+        slot, target = cluster.replica.ask("CLUSTER", "KEYSLOT", key), cluster.primaries[2]
+        cluster.primaries[1].ask("FLUSHALL")
+        for node in (target, cluster.primaries[1], cluster.primaries[0]):
+            node.ask("CLUSTER", "SETSLOT", slot, "NODE", target.ask("CLUSTER", "MYID"))
+        assert await holds(cache, [key])
+        assert target.ask("GET", key) == key
+        assert cache.failures == 0
+
+
+async def test_one_node_that_is_full_refuses_its_keys_and_is_read_on(cluster: Cluster) -> None:
+    async with patient_cache(f"redis+cluster://{cluster.primaries[0].address}") as cache:
+        assert await holds(cache)
+        full = cluster.holder_of(KEYS[0])
+        full.ask("CONFIG", "SET", "maxmemory", "1")
+        try:
+            await fill(cache)
+            assert cache.refused > 0
+            assert [await cache.get(key) for key in KEYS] == [key.encode() for key in KEYS]
+        finally:
+            full.ask("CONFIG", "SET", "maxmemory", "0")
+        assert (cache.failures, cache.available) == (0, True)
+
+
+async def test_a_node_that_dies_is_one_line_until_its_replica_has_its_place(cluster: Cluster) -> None:
+    url = f"redis+cluster://{cluster.primaries[0].address},{cluster.primaries[1].address}"
+    with capture_logs() as logs:
+        async with impatient_cache(url) as cache:
+            assert await holds(cache)
+            cluster.primaries[0].kill()
+            for _ in range(3):
+                await reads_quickly(cache)
+            await until(lambda: holds(cache))
+    assert [line["event"] for line in logs] == [DOWN, BACK]
+
+
+@pytest.mark.parametrize("kind", ["redis", "redis+sentinel", "redis+cluster"])
+def test_an_option_that_there_is_not_is_refused(kind: str) -> None:
+    path = "/catalog" if kind == "redis+sentinel" else ""
+    with pytest.raises(StartupError, match=r"MODELCATALOG_REDIS_URL is no address of a Redis: .*patience"):
+        RedisCache(f"{kind}://localhost{path}?patience=none")

@@ -141,22 +141,26 @@ test-floor: $(FLOOR_VENV)/.done ## The client's tests on the oldest versions tha
 	@PYTHONPATH=client:generated $(FLOOR_VENV)/bin/pytest --quiet --noconftest -p no:cacheprovider -n 4 \
 	  tests/unit/test_client_*.py tests/contract/test_client_*.py
 
+# The suite draws the same each time (tests/seeds.py), these draw anew.
+DRAWN := $(shell date +%s)
+
 .PHONY: test-kill
 test-kill: $(VENV)/.dev ## Kill servers in the middle of refreshes, 200 of them; the suite kills 50. KILLS=1000, KILL_SEED=7 to repeat.
-	@KILLS=$(or $(KILLS),200) $(BIN)/pytest -s tests/acceptance/test_kill.py
+	@KILLS=$(or $(KILLS),200) KILL_SEED=$(or $(KILL_SEED),$(DRAWN)) $(BIN)/pytest -s tests/acceptance/test_kill.py
 
 .PHONY: chaos
 chaos: $(VENV)/.dev ## Kill, freeze, cut and slow everything under load for two minutes. MINUTES=30, CHAOS_SEED=7 to repeat, ARGS=--json for programs.
-	@PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),2) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),2) --seed $(or $(CHAOS_SEED),$(DRAWN)) $(ARGS)
 
 .PHONY: fuzz-filter
-fuzz-filter: $(VENV)/.dev ## 100,000 random filters: each is understood or refused as INVALID_FILTER. ARGS=-s shows the seed.
-	@FUZZ_FILTERS=100000 $(BIN)/pytest --quiet --timeout=600 tests/unit/test_filter_fuzz.py $(ARGS)
+fuzz-filter: $(VENV)/.dev ## 100,000 random filters: each is understood or refused as INVALID_FILTER. SEED=7 to repeat.
+	@echo SEED=$(or $(SEED),$(DRAWN))
+	@FUZZ_FILTERS=100000 SEED=$(or $(SEED),$(DRAWN)) $(BIN)/pytest --quiet --timeout=600 tests/unit/test_filter_fuzz.py $(ARGS)
 
 # What of the suite is about harm, with the fuzz at full size and its figures printed. FUZZ_SEED=7 to send the same again.
 .PHONY: security
 security: $(VENV)/.dev bandit ## 100,000 requests of a fuzz against a real server, and every other test of security. FUZZ_SEED=7 to repeat.
-	@FUZZ_REQUESTS=$(or $(FUZZ_REQUESTS),100000) $(BIN)/pytest -q -s --timeout=1800 $(SECURITY_TESTS)
+	@FUZZ_REQUESTS=$(or $(FUZZ_REQUESTS),100000) FUZZ_SEED=$(or $(FUZZ_SEED),$(DRAWN)) $(BIN)/pytest -q -s --timeout=1800 $(SECURITY_TESTS)
 
 .PHONY: bandit
 bandit: $(SECURITY_VENV)/.done ## Look for what is known to be dangerous in the code.

@@ -39,11 +39,12 @@ from modelcatalog_client import errors as client_errors
 from modelcatalog_server import app
 from modelcatalog_server.domain.refresh import State
 from replicas import Replica, StartReplica, assert_consistent, digest_content, kept_events, replicas
+from seeds import seed_of
 from small_catalog import SmallCatalog, clone_small, fetch
 from upstream_server import UpstreamServer
 
 KILLS = int(os.environ.get("KILLS", "50"))
-SEED = int(os.environ.get("KILL_SEED", random.SystemRandom().randrange(10**6)))
+SEED = seed_of("KILL_SEED")
 #: Side by side, each on a database of its own: most of a turn is waiting.
 LANES = 4
 

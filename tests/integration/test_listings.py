@@ -38,6 +38,7 @@ from modelcatalog_server.storage import composition, queries
 from modelcatalog_server.storage.catalog_store import PostgresCatalog, PostgresSnapshot
 from modelcatalog_server.storage.composition import compile_filter, compose
 from modelcatalog_server.storage.pools import Pools
+from seeds import seed_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -128,10 +129,7 @@ async def table(catalog: PostgresCatalog) -> Table:
 
 @pytest.fixture
 def rng() -> random.Random:
-    """Chance that can be repeated: put the seed that a failed test printed here."""
-    seed = random.randrange(2**32)
-    print("seed", seed)
-    return random.Random(seed)
+    return random.Random(seed_of("SEED"))
 
 
 async def list_models(snapshot: PostgresSnapshot, selection: Selection, **more: Any) -> list[Any]:

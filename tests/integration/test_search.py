@@ -30,6 +30,7 @@ from modelcatalog_server import app
 from modelcatalog_server.catalog.fields import MODEL_FIELDS
 from modelcatalog_server.catalog.resolver.reference import OWN_PROVIDERS
 from modelcatalog_server.catalog.search_words import read_words
+from seeds import seed_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -74,10 +75,7 @@ async def models(client: AsyncModelCatalogClient) -> list[model_pb2.Model]:
 
 @pytest.fixture
 def rng() -> random.Random:
-    """Chance that can be repeated: put the seed that a failed test printed here."""
-    seed = random.randrange(2**32)
-    print("seed", seed)
-    return random.Random(seed)
+    return random.Random(seed_of("SEED"))
 
 
 async def search(client: AsyncModelCatalogClient, query: str, **arguments: Any) -> SearchModelsResponse:

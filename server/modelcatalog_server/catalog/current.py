@@ -62,9 +62,10 @@ class CurrentRevision:
 
 
 class RevisionFollower:
-    """Keeps a process at the newest revision: reads the state whenever there may be a new one.
+    """Keeps a process at the newest revision: reads the state at once, and whenever there may be a new one.
 
-    An async context manager. ``read_state`` shows what it reads to the :class:`CurrentRevision` by itself.
+    An async context manager: entered, the revision is known, unless PostgreSQL is away. ``read_state`` shows what it
+    reads to the :class:`CurrentRevision` by itself.
     """
 
     def __init__(self, read_state: Callable[[], Awaitable[CatalogState]], changed: Signal) -> None:
@@ -73,23 +74,28 @@ class RevisionFollower:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._follow(), name="revision-follower")
+        ticket = self._changed.ticket()
+        await self._read()
+        self._task = asyncio.create_task(self._follow(ticket), name="revision-follower")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         if self._task is not None:
             await end_tasks(self._task)
 
-    async def _follow(self) -> None:
+    async def _follow(self, ticket: asyncio.Event) -> None:
         while True:
-            ticket = self._changed.ticket()
-            try:
-                await self._read_state()
-            except CatalogError:
-                pass  # PostgreSQL is away: health says so, and what is in memory stays what it is
-            except Exception:
-                _log.exception("cannot read the revision of the catalog")
             await ticket.wait()
+            ticket = self._changed.ticket()
+            await self._read()
+
+    async def _read(self) -> None:
+        try:
+            await self._read_state()
+        except CatalogError:
+            pass  # PostgreSQL is away: health says so, and what is in memory stays what it is
+        except Exception:
+            _log.exception("cannot read the revision of the catalog")
 
 
 def version_of(state: CatalogState) -> str:

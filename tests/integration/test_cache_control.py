@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from conftest import Services, StartApp
 from modelcatalog.v1 import catalog_admin_service_pb2 as pb
@@ -15,6 +18,7 @@ from modelcatalog.v1.catalog_admin_service_pb2_grpc import CatalogAdminStub
 from modelcatalog_client import AsyncModelCatalogClient
 from modelcatalog_client.errors import from_rpc_error
 from modelcatalog_server import app
+from modelcatalog_server.storage.changes import ChangeListener
 from small_catalog import Stage, clone_small, fetch, follow, until
 
 GPT_5, OPUS = "openai/gpt-5", "anthropic/claude-opus-4-5"
@@ -125,6 +129,21 @@ async def test_every_replica_lets_go(
         await admin.InvalidateCache(pb.InvalidateCacheRequest())
         await until(lambda: len(other.responses.near) == 0)
         assert stage.running.responses.forgotten == 2, "not once more for the message of its own"
+
+
+async def test_who_has_begun_to_listen_hears_what_is_said_from_then_on(database: str) -> None:
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as saying:
+        heard: list[str | None] = []
+        async with ChangeListener(database, lambda: None, heard.append):
+            await saying.execute("NOTIFY modelcatalog, 'at once'")
+            await until(lambda: heard == ["at once"])
+
+
+async def test_who_cannot_listen_yet_does_not_keep_the_service_from_starting(tmp_path: Path) -> None:
+    with capture_logs() as logs:
+        async with ChangeListener(f"postgresql://modelcatalog@/modelcatalog?host={tmp_path}", lambda: None):
+            pass
+    assert [line["event"] for line in logs] == ["lost the connection that listens for changes"]
 
 
 async def test_a_replica_that_may_have_missed_it_lets_go_of_everything(

@@ -106,9 +106,9 @@ async def test_who_watches_health_and_takes_nothing_holds_up_neither_others_nor_
         await until(lambda: len(stage.running.server._calls._health_watches) == 1)
         async with grpc.aio.insecure_channel(address) as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)
-            watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=5)
+            watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=60)
             assert (await watch.read()).status == SERVING
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 await stage.running.server.drain(1, delay_s=0.2)
             assert (await watch.read()).status == NOT_SERVING
         await until(lambda: not of_calls())
@@ -151,15 +151,15 @@ async def test_whatever_hangs_it_ends_in_time_and_its_refresh_before(
             await client.start_refresh()
             await upstream.wait_for_request()
             async with locked(database, "model_benchmarks IN ACCESS EXCLUSIVE"):
-                calling = asyncio.ensure_future(client.list_model_benchmarks("openai/gpt-5", timeout=25))
+                calling = asyncio.ensure_future(client.list_model_benchmarks("openai/gpt-5", timeout=60))
                 await until(is_waiting)
                 begun_at = time.monotonic()
                 replica.send(signal.SIGTERM)
                 await until(is_cancelled)
                 assert not calling.done(), "what the other replica may go on with does not wait for calls"
-                assert await asyncio.to_thread(replica.process.wait, 10) == 0
-                # Of the calls that it was given 3 s for one would have gone on for 25.
-                assert 2.5 < time.monotonic() - begun_at < 10
+                assert await asyncio.to_thread(replica.process.wait, 20) == 0
+                # Of the calls that it was given 3 s for one would have gone on for 60.
+                assert 2.5 < time.monotonic() - begun_at < 20
                 with pytest.raises(UnavailableError):
                     await calling
 

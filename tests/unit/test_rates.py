@@ -28,8 +28,26 @@ HERE, THERE = "ipv4:10.0.0.1:40000", "ipv4:10.0.0.2:40000"
 INVALID = InvalidTokenError()
 
 
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-async def windows() -> AsyncIterator[Windows]:
+def wall(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the windows, which begin at full seconds and hours of it: none of them ends by itself."""
+    clock = Clock(1_800_000_600.0)
+    monkeypatch.setattr(time, "time", clock)
+    return clock
+
+
+@pytest.fixture
+async def windows(wall: Clock) -> AsyncIterator[Windows]:
     windows = own_windows()
     yield windows
     timer: Any = getattr(windows._storage, "timer", None)
@@ -92,20 +110,23 @@ async def test_most_calls_are_counted_without_asking(windows: Windows) -> None:
         assert asked <= 3
 
 
+@pytest.mark.parametrize("begun_s", [0.0, 0.3, 0.97])
 @pytest.mark.parametrize("amount", [2, 40])
-async def test_after_the_delay_and_not_before_the_next_one_gets_in(windows: Windows, amount: int) -> None:
-    async with CallRates(windows, per_principal=RateLimit(amount, 1)) as rates:
+async def test_after_the_delay_and_not_before_the_next_one_gets_in(
+    windows: Windows, wall: Clock, amount: int, begun_s: float
+) -> None:
+    wall.now += begun_s
+    async with CallRates(windows, per_principal=RateLimit(amount, 1), clock=wall) as rates:
         assert await count(rates, amount) == amount
         error = await refusal(rates)
         assert (error.subject, error.principal) == ("principal:ann", "ann")
         assert 0 < error.retry_after_s <= 1
-        come_back_at = time.monotonic() + error.retry_after_s
-        asked_at = time.monotonic()
-        while not await call(rates):
-            assert asked_at < come_back_at + 0.01
-            await asyncio.sleep(0.01)
-            asked_at = time.monotonic()
-        assert time.monotonic() > come_back_at - 0.05
+        refused_at = wall.now
+        for step in range(20):
+            wall.now = refused_at + (error.retry_after_s - 0.001) * step / 20
+            assert not await call(rates)
+        wall.now = refused_at + error.retry_after_s + 0.01
+        assert await call(rates)
 
 
 async def test_what_is_leased_and_not_used_in_its_window_is_lost(windows: Windows) -> None:
@@ -118,16 +139,15 @@ async def test_what_is_leased_and_not_used_in_its_window_is_lost(windows: Window
         assert isinstance(rates.admit(HERE, ANN), Unsettled)
 
 
-async def test_a_clock_that_jumps_neither_locks_out_nor_lets_all_in(
-    windows: Windows, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with CallRates(windows, per_principal=RateLimit(10, 1)) as rates:
+async def test_a_clock_that_jumps_neither_locks_out_nor_lets_all_in(windows: Windows, wall: Clock) -> None:
+    steady = Clock(0.0)
+    async with CallRates(windows, per_principal=RateLimit(10, 1), clock=steady) as rates:
         assert await count(rates, 20) == 10
-        real = time.time
-        for jump in (-86_400.0, 86_400.0):
-            monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
+        for jump in (-86_400.0, 2 * 86_400.0):
+            wall.now += jump
             assert await count(rates, 30) <= 10
-            await asyncio.sleep(1.1)
+            wall.now += 1.1
+            steady.now += 1.1
             assert await call(rates), jump
 
 

@@ -51,7 +51,7 @@ class Windows:
         if previous:  # its weight falls by one each time
             delays.append(previous_ends_s % (limit.window_s / previous))
         if current:  # becomes the previous one
-            delays.append(current_ends_s % limit.window_s)
+            delays.append(current_ends_s % limit.window_s or limit.window_s)  # all of it where it has just begun
         return min(delays, default=0.0)
 
     async def _bound(self) -> None:

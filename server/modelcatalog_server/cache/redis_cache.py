@@ -22,7 +22,7 @@ _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _CONNECT_TIMEOUT_S = 0.1
-ANSWER_TIMEOUT_S = 0.05
+_ANSWER_TIMEOUT_S = 0.05
 # A reader waits no longer than this: SQL is about as fast.
 _READ_BUDGET_S = 0.005
 _COOL_DOWN_S = 1.0
@@ -50,8 +50,9 @@ class RedisCache:
     Args:
         url: See :mod:`modelcatalog_server.cache.redis_address`.
         max_connections: More calls than this at once wait for one another.
-        connect_timeout_s: How long a new connection may take.
-        answer_timeout_s: How long an answer, or a connection that is in use, is waited for.
+        connect_timeout_s: How long a new connection may take; by default 0.1 s, or as long as a reader waits.
+        answer_timeout_s: How long an answer, or a connection that is in use, is waited for; by default 0.05 s, or as
+            long as a reader waits.
         read_budget_s: How long a reader waits.
         clock: Seconds; for how long it is left alone.
 
@@ -64,11 +65,16 @@ class RedisCache:
         url: str,
         *,
         max_connections: int = 16,
-        connect_timeout_s: float = _CONNECT_TIMEOUT_S,
-        answer_timeout_s: float = ANSWER_TIMEOUT_S,
+        connect_timeout_s: float | None = None,
+        answer_timeout_s: float | None = None,
         read_budget_s: float = _READ_BUDGET_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        # Else who wants readers to wait longer, for a Redis that is far away, would have it counted as down instead.
+        if connect_timeout_s is None:
+            connect_timeout_s = max(_CONNECT_TIMEOUT_S, read_budget_s)
+        if answer_timeout_s is None:
+            answer_timeout_s = max(_ANSWER_TIMEOUT_S, read_budget_s)
         try:
             self._client = make_client(
                 url,

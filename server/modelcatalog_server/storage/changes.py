@@ -26,6 +26,9 @@ class ChangeListener:
     many costs a query and one too few is made up for by the poll.
 
     ``on_message`` gets the text of each notification, and ``None`` after a reconnect: some may have been missed.
+
+    An async context manager: entered, it listens, unless PostgreSQL is away. So nothing that is kept in memory from
+    then on outlives what ends it.
     """
 
     def __init__(
@@ -44,9 +47,15 @@ class ChangeListener:
             _log, "lost the connection that listens for changes", "the connection that listens for changes is back"
         )
         self._task: asyncio.Task[None] | None = None
+        self._has_tried = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name="change-listener")
+        try:
+            await self._has_tried.wait()
+        except asyncio.CancelledError:
+            await end_tasks(self._task)
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -59,6 +68,8 @@ class ChangeListener:
                 await self._listen()
             except (psycopg.Error, StartupError):
                 self._outage.note_failure(retry_in_s=self._poll_s)
+            finally:
+                self._has_tried.set()
             self._on_change()
             await asyncio.sleep(self._poll_s)
 
@@ -67,6 +78,7 @@ class ChangeListener:
             self._database_url, timeout_s=5, patience_s=_PATIENCE_S, application_name="modelcatalog-changes"
         ) as connection:
             await connection.execute("LISTEN modelcatalog")
+            self._has_tried.set()
             if self._outage.note_success():
                 self._on_message(None)
             while True:

@@ -228,6 +228,20 @@ def impatient_pools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "PoolSettings", ImpatientPools)
 
 
+@dataclass(frozen=True)
+class PatientPools(PoolSettings):
+    """Bounds of pools that wait for what a test holds as long as it takes."""
+
+    acquire_timeout_s: float = 100.0
+    read_timeout_s: float = 100.0
+
+
+@pytest.fixture
+def patient_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that hold a lock while a service in this process reads: a busy machine may need longer for the rest."""
+    monkeypatch.setattr(app, "PoolSettings", PatientPools)
+
+
 @pytest.fixture
 async def running(start_app: StartApp, loaded_database: str) -> AsyncIterator[app.App]:
     """The service on a database with the full catalog."""

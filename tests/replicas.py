@@ -24,6 +24,7 @@ from typing import IO, Any
 from acceptance.serving import END_TIMEOUT_S, READY, environment
 from conftest import OPEN_GATES, Services
 from forking import Forked, fork
+from ports import choose_port
 from small_catalog import fetch
 
 READY_TIMEOUT_S = 60.0
@@ -54,13 +55,13 @@ async def replicas(services: Services, folder: Path) -> AsyncIterator[StartRepli
     """Yield what starts replicas; those that still live end with the block."""
     processes: list[Forked] = []
 
-    async def start(database_url: str, upstream_url: str, *, listen: str = "127.0.0.1:0", **variables: str) -> Replica:
+    async def start(database_url: str, upstream_url: str, *, listen: str = "", **variables: str) -> Replica:
         log = folder / f"replica-{os.getpid()}-{monotonic_ns()}.log"
         told = {
             "DATABASE_URL": database_url,
             "REDIS_URL": services.redis_url,
             "UPSTREAM_URL": upstream_url,
-            "LISTEN": listen,
+            "LISTEN": listen or f"127.0.0.1:{choose_port()}",
             "LOG_LEVEL": "warning",
             "REFRESH_FULL_CRON": "off",
             "REFRESH_INCREMENTAL_CRON": "off",

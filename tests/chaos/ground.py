@@ -64,7 +64,7 @@ class Ground:
         new.write_bytes(body)
         new.replace(self.document)
 
-    async def start_replica(self, place: int, listen: str = "127.0.0.1:0") -> None:
+    async def start_replica(self, place: int, listen: str = "") -> None:
         replica = await self._start(
             f"postgresql://modelcatalog@127.0.0.1:{self.proxies['postgres'].port}/modelcatalog?sslmode=disable",
             f"http://127.0.0.1:{self.proxies['upstream'].port}",

@@ -35,7 +35,7 @@ def database(templates: Services) -> Iterator[str]:
 
 
 @pytest.fixture
-async def stage(start_app: StartApp, database: str) -> AsyncIterator[Stage]:
+async def stage(start_app: StartApp, database: str, patient_pools: None) -> AsyncIterator[Stage]:
     async with follow(
         start_app, database, max_concurrent_calls=RUNNING, max_queued_calls=QUEUED, cache_entries=1000
     ) as stage:
@@ -48,12 +48,9 @@ def talk_to(stage: Stage, *, retries: bool = False) -> AsyncModelCatalogClient:
 
 
 async def read(client: AsyncModelCatalogClient, number: int) -> str:
-    """Read what is locked, each call something else; return how it ended.
-
-    PostgreSQL itself gives up after 5 s: all that a test does while there is a lock has to be over by then.
-    """
+    """Read what is locked, each call something else; return how it ended."""
     try:
-        await client.get_model(MODELS[number % len(MODELS)], timeout=20 + number / 1000)
+        await client.get_model(MODELS[number % len(MODELS)], timeout=90 + number / 1000)
     except OverloadedError as error:
         return error.reason if error.retry_delay and 0.1 < error.retry_delay < 2 else "OVERLOADED for ever"
     except Exception as error:
@@ -77,9 +74,9 @@ async def test_what_is_too_much_is_refused_while_health_and_the_cache_answer(sta
             await until(is_saturated)
             for _ in range(20):
                 # What had to wait would do so for as long as there is the lock.
-                answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=3)
+                answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=10)
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
-                assert (await client.get_model("openai/gpt-5", timeout=3)).model.id == "openai/gpt-5"
+                assert (await client.get_model("openai/gpt-5", timeout=10)).model.id == "openai/gpt-5"
             # Those in the queue have no more patience than a second.
             await until(lambda: sum(call.done() for call in calls) == 70)
         ends = Counter(await asyncio.gather(*calls))
@@ -97,7 +94,7 @@ async def test_the_state_of_the_catalog_is_known_while_reads_use_up_the_database
                 return await fetch(stage.database_url, WAITING) == [CONNECTIONS]
 
             await until(is_saturated)
-            async with asyncio.timeout(3):  # which the others have to wait for
+            async with asyncio.timeout(10):  # which the others have to wait for
                 assert (await stage.running.reader.get_state()).revision == 1
         await asyncio.gather(*calls)
 
@@ -110,7 +107,7 @@ async def test_a_client_comes_back_when_it_is_told_to(stage: Stage) -> None:
             await until(lambda: waiting_for_a_place(stage) == QUEUED)
             begun_at = time.monotonic()
             comes_back = asyncio.create_task(patient.resolve_model("gpt-5-mini"))
-            await until(lambda: refused(stage, "ResolveModel") == 1)
+            await until(lambda: refused(stage, "ResolveModel") >= 1)
             assert not comes_back.done()
         await asyncio.gather(*calls)
         assert (await comes_back).model.id == "openai/gpt-5-mini"

@@ -28,6 +28,13 @@ def topology(tmp_path: Path) -> Iterator[Watched]:
         yield topology
 
 
+@pytest.fixture
+def mortal_cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster of one test, which may change who has which keys."""
+    with clustered(tmp_path) as cluster:
+        yield cluster
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with clustered(tmp_path_factory.mktemp("cluster")) as cluster:
@@ -163,7 +170,8 @@ async def test_figures_and_letting_go_are_of_all_nodes(cluster: Cluster) -> None
         assert await cache.measure("sweep") == (0, 0, 0)
 
 
-async def test_a_slot_that_moves_to_another_node_is_followed(cluster: Cluster) -> None:
+async def test_a_slot_that_moves_to_another_node_is_followed(mortal_cluster: Cluster) -> None:
+    cluster = mortal_cluster
     async with patient_cache(f"redis+cluster://{cluster.primaries[0].address}") as cache:
         key = next(key for key in KEYS if cluster.holder_of(key) is cluster.primaries[1])
         assert await holds(cache, [key])
@@ -190,7 +198,8 @@ async def test_one_node_that_is_full_refuses_its_keys_and_is_read_on(cluster: Cl
         assert (cache.failures, cache.available) == (0, True)
 
 
-async def test_a_node_that_dies_is_one_line_until_its_replica_has_its_place(cluster: Cluster) -> None:
+async def test_a_node_that_dies_is_one_line_until_its_replica_has_its_place(mortal_cluster: Cluster) -> None:
+    cluster = mortal_cluster
     url = f"redis+cluster://{cluster.primaries[0].address},{cluster.primaries[1].address}"
     with capture_logs() as logs:
         async with impatient_cache(url) as cache:

@@ -83,6 +83,7 @@ async def assert_runs_again(stage: Stage) -> None:
 
 async def test_a_run_that_was_just_accepted(stage: Stage, other: app.App) -> None:
     before = await marks_of_rows(stage.database_url)
+    stage.upstream.misbehave("*", hang)  # or it may be over before it can be asked
     refresh, _ = await stage.running.refreshes.start(RefreshRequest())
     assert (await other.refreshes.cancel(refresh.id)).state is State.CANCELLING
     await assert_cancelled(stage, other, refresh.id)
@@ -122,8 +123,12 @@ async def test_a_run_in_a_phase_of_its_own_work(stage: Stage, other: app.App, ph
     async with await psycopg.AsyncConnection.connect(stage.database_url) as holder:
         await holder.execute(HELD_BY[phase].encode())
         refresh, _ = await stage.running.refreshes.start(RefreshRequest())
-        await until(lambda: _waits_for_a_lock(stage))
-        assert (await other.refreshes.get(refresh.id)).phase == phase
+
+        async def is_held() -> bool:
+            # Whoever reads what is locked waits as well, and not always for the run.
+            return (await other.refreshes.get(refresh.id)).phase == phase and await _waits_for_a_lock(stage)
+
+        await until(is_held)
         assert (await other.refreshes.cancel(refresh.id)).state is State.CANCELLING
         await assert_cancelled(stage, other, refresh.id)
     assert await marks_of_rows(stage.database_url) == before
@@ -141,10 +146,11 @@ async def test_at_any_moment_it_is_either_cancelled_or_too_late(stage: Stage, ot
     quick = await refresh_to_end(stage.running)
     assert quick.completed_at is not None
     whole_s = (quick.completed_at - quick.started_at).total_seconds()
-    outcomes = set()
-    for number in range(20):
+    outcomes: set[State] = set()
+    number = -1
+    while (number := number + 1) < 20 or len(outcomes) < 2:
         # Every other one comes when it is about to commit or over, however busy the machine is by then.
-        wait_s = whole_s * (number / 20 if number % 2 else random.uniform(0.9, 1.1))
+        wait_s = whole_s * (number % 20 / 20 if number % 2 else random.uniform(0.9, 1.1))
         (revision,) = await stage.fetch("SELECT revision FROM catalog_state")
         stage.catalog.model("openai/gpt-5")["name"] = f"GPT-5 {number}"
         stage.publish()
@@ -167,7 +173,6 @@ async def test_at_any_moment_it_is_either_cancelled_or_too_late(stage: Stage, ot
         outcomes.add(expected)
         if number % 2 == 0:
             whole_s *= 0.9 if changed else 1.2
-    assert outcomes == {State.CANCELLED, State.SUCCEEDED}
 
 
 async def test_a_run_that_was_asked_to_stop_is_not_joined(stage: Stage, other: app.App) -> None:

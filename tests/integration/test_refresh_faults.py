@@ -57,8 +57,8 @@ def database(templates: Services) -> Iterator[str]:
 
 @pytest.fixture
 async def stage(start_app: StartApp, database: str) -> AsyncIterator[Stage]:
-    """A service that gives up on an answer after two seconds, with gates for 87 models."""
-    async with follow(start_app, database, upstream_timeout_seconds=2, **GATES) as stage:
+    """A service with gates for 87 models."""
+    async with follow(start_app, database, **GATES) as stage:
         yield stage
 
 
@@ -430,12 +430,12 @@ async def test_nothing_follows_a_full_or_a_dry_run(hasty: Stage, request_: dict[
 
 async def test_a_request_that_the_bucket_has_no_token_for_is_not_sent(start_app: StartApp, database: str) -> None:
     """Two requests are more than one a minute, so the second one is not sent within its time."""
-    async with follow(start_app, database, upstream_requests_per_minute=1, upstream_timeout_seconds=1) as stage:
+    async with follow(start_app, database, upstream_requests_per_minute=1, upstream_timeout_seconds=3) as stage:
         assert (await refresh_to_end(stage.running)).state is State.SUCCEEDED
         refused = await refresh_to_end(stage.running)
         assert (refused.state, reason_of(refused), refused.attempt) == (State.FAILED, "UPSTREAM_UNAVAILABLE", 1)
         assert refused.failure is not None
         assert refused.failure.message == (
-            "upstream was not asked: the limit of 1 requests a minute gave no turn within 1 s"
+            "upstream was not asked: the limit of 1 requests a minute gave no turn within 3 s"
         )
         assert len(stage.upstream.requests) == 1

@@ -36,7 +36,7 @@ async def test_an_ownership_whose_return_the_network_has_lost_is_taken_back(data
     folder = str(conninfo_to_dict(database)["host"])
     async with FaultProxy(f"{folder}/.s.PGSQL.5432") as proxy, Pools(database) as pools:
         store = PostgresRefreshes(pools, owner="test")
-        async with Pools(proxied(database, proxy), PoolSettings(read_timeout_s=0.2, silence_s=0.1)) as theirs:
+        async with Pools(proxied(database, proxy), PoolSettings(read_timeout_s=2.0, silence_s=0.5)) as theirs:
             ownership = await PostgresRefreshes(theirs, owner="theirs").try_own()
             assert ownership is not None
             assert not await store.end_idle_owner(timedelta(hours=1)), "it may be about to start a run"

@@ -18,8 +18,10 @@ from conftest import DATA, Services, StartApp, read_json, refresh_to_end
 from modelcatalog_server import app
 from modelcatalog_server.domain.errors import RequestIdReusedError
 from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, RefreshType, State
+from modelcatalog_server.storage.pools import Pools
+from modelcatalog_server.storage.refresh_store import PostgresRefreshes
 from replicas import replicas
-from small_catalog import CATALOG_TABLES, SmallCatalog, Stage, clone_small, fetch, follow, until
+from small_catalog import CATALOG_TABLES, SmallCatalog, Stage, clone_small, fetch, follow, locked, until
 from upstream_server import UpstreamServer, hang
 
 DATES = ("2026-05-07", "2026-06-25", "2026-07-01", "2026-07-02")
@@ -90,7 +92,11 @@ async def test_two_replicas_that_race_write_what_one_writes_alone(
             whole = read_json(DATA / f"api-{date}.json.gz")
             some = {id_: provider for id_, provider in whole.items() if id_ in PROVIDERS}
             (tmp_path / "api.json").write_text(json.dumps(some))
-            runs = await asyncio.gather(refresh_to_end(one), refresh_to_end(two))
+            async with locked(raced, "refresh_reports IN EXCLUSIVE"):  # or it may be over before the other has asked
+                started = await asyncio.gather(*(each.refreshes.start(RefreshRequest()) for each in (one, two)))
+            runs = await asyncio.gather(
+                *(end_of(each, run) for each, (run, _) in zip((one, two), started, strict=True))
+            )
             assert runs[0] == runs[1], "one of them joined the other's"
             expected = await refresh_to_end(single)
             assert (runs[0].state, runs[0].counts) == (expected.state, expected.counts)
@@ -193,21 +199,24 @@ async def end_of(running: app.App, refresh: Refresh) -> Refresh:
 # --- ownership ----------------------------------------------------------------------------------------------------
 
 
-async def test_who_took_the_lock_of_a_dead_owner_is_not_taken_for_it(stage: Stage, other: app.App) -> None:
+async def test_who_took_the_lock_of_a_dead_owner_is_not_taken_for_it(database: str) -> None:
     """One replica is about to start the next run when another finds that the last one's owner is lost."""
-    mine, theirs = stage.running.feed._store, other.feed._store
-    lost = await mine.create(uuid4(), RefreshRequest())
-    await stage.fetch(
-        "UPDATE models_refresh_history SET started_at = now() - interval '1 hour', heartbeat_at = NULL WHERE id = %s",
-        lost.id,
-    )
-    ownership = await mine.try_own()
-    assert ownership is not None
-    ended = await theirs.end_expired(timedelta(seconds=20))
-    assert ended is not None
-    assert (ended.id, ended.state) == (lost.id, State.FAILED)
-    assert await theirs.try_own() is None, "the new owner lost its lock"
-    await ownership.release()
+    async with Pools(database) as pools:  # and nobody who looks for orphans
+        mine, theirs = PostgresRefreshes(pools, owner="mine"), PostgresRefreshes(pools, owner="theirs")
+        lost = await mine.create(uuid4(), RefreshRequest())
+        await fetch(
+            database,
+            "UPDATE models_refresh_history SET started_at = now() - interval '1 hour', heartbeat_at = NULL"
+            " WHERE id = %s",
+            lost.id,
+        )
+        ownership = await mine.try_own()
+        assert ownership is not None
+        ended = await theirs.end_expired(timedelta(seconds=20))
+        assert ended is not None
+        assert (ended.id, ended.state) == (lost.id, State.FAILED)
+        assert await theirs.try_own() is None, "the new owner lost its lock"
+        await ownership.release()
 
 
 async def test_a_run_shows_signs_of_life_also_when_the_clock_is_set_back(stage: Stage) -> None:

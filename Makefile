@@ -7,6 +7,9 @@ FLOOR_VENV := .venv-floor
 DEPLOY_VENV := .venv-deploy
 SECURITY_VENV := .venv-security
 BIN := $(VENV)/bin
+# Tests start PostgreSQL by fork and exec where gRPC is at work, whose handlers of a fork would start threads in the child
+# that abort it. It reads this when it is loaded, which a plugin of pytest does before the service can say so.
+export GRPC_ENABLE_FORK_SUPPORT := 0
 PIP_FLAGS := --quiet --disable-pip-version-check --require-hashes
 # Compiling takes longer than installing, and of a tool each run needs but a part: Python compiles that when it comes to it.
 TOOL_PIP_FLAGS := $(PIP_FLAGS) --no-compile

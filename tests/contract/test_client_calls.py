@@ -179,7 +179,7 @@ async def test_unavailable_is_retried(driver: AsyncDriver) -> None:
         arguments = {field.name: argument(field) for field in RPCS[rpc].input_type.fields}
         async with serving(Peer()) as peer, driver.client(peer.target) as client:
             peer.script[rpc].extend([fail("SERVER_DRAINING"), fail("OVERLOADED")])
-            await driver.call(method_of(client, rpc), **arguments)
+            await driver.call(method_of(client, rpc), **arguments, timeout=60)
             assert [call.rpc for call in peer.calls] == [rpc] * 3
 
     await asyncio.gather(*map(call, UNARY))
@@ -196,14 +196,14 @@ async def test_all_that_a_server_had_not_yet_taken_on_when_it_went_away_is_retri
         return GetModelResponse()
 
     peer.script["GetModel"].extend([lose_the_first_attempt] * 2 * lost)
-    await asyncio.gather(*(driver.call(client.get_model, "openai/gpt-5") for _ in range(lost)))
+    await asyncio.gather(*(driver.call(client.get_model, "openai/gpt-5", timeout=60) for _ in range(lost)))
     assert len(peer.calls) == 2 * lost
 
 
 async def test_retries_are_bounded(driver: AsyncDriver, peer: Peer, client: Any) -> None:
     peer.script["GetModel"].extend([fail("SERVER_DRAINING")] * 9)
     with pytest.raises(ServerDrainingError):
-        await driver.call(client.get_model, "openai/gpt-5")
+        await driver.call(client.get_model, "openai/gpt-5", timeout=30)
     assert len(peer.calls) == 4
 
 
@@ -232,7 +232,7 @@ async def test_time_that_is_over_is_an_error_of_its_own(driver: AsyncDriver, pee
 async def test_nobody_there_says_where_it_looked(driver: AsyncDriver) -> None:
     async with driver.client("127.0.0.1:1") as client:
         with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1 .*modelcatalog serve"):
-            await driver.call(client.get_model, "openai/gpt-5", timeout=5)
+            await driver.call(client.get_model, "openai/gpt-5", timeout=30)
 
 
 async def test_a_proxy_in_the_environment_gets_nothing(
@@ -345,5 +345,5 @@ async def test_a_certificate_nobody_vouches_for_is_refused(driver: AsyncDriver) 
     async with serving(Peer(), credentials=credentials) as peer:
         async with driver.client(peer.target, tls=Tls(server_name="modelcatalog.test")) as client:
             with pytest.raises(UnavailableError, match="TLS"):
-                await driver.call(client.get_catalog_info, timeout=5)
+                await driver.call(client.get_catalog_info, timeout=30)
         assert peer.calls == []

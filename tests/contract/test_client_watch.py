@@ -108,7 +108,7 @@ async def test_a_callers_token_is_where_it_begins(driver: AsyncDriver, peer: Pee
 async def test_a_silent_stream_counts_as_lost(driver: AsyncDriver, peer: Peer, client: Any) -> None:
     peer.streams.append([event("STATE", 1), hang])
     peer.streams.append([event("TERMINAL", 2)])
-    events = await driver.read(client.watch_refresh_status("a", heartbeat_interval=0.5))
+    events = await driver.read(client.watch_refresh_status("a", heartbeat_interval=1))
     assert shown(events) == ["STATE 1", "TERMINAL 2"]
     assert peer.tokens == ["", "a1"]
     await peer.until(lambda: peer.open_streams == 0)

@@ -423,7 +423,7 @@ async def serving(url: str, settings: PoolSettings) -> AsyncIterator[AsyncModelC
 
 async def test_a_database_that_takes_too_long_is_a_deadline(loaded_database: str) -> None:
     async with (
-        serving(loaded_database, PoolSettings(read_timeout_s=1)) as client,
+        serving(loaded_database, PoolSettings(read_timeout_s=2)) as client,
         await psycopg.AsyncConnection.connect(loaded_database) as other,
     ):
         assert (await client.get_model("openai/gpt-5")).model.id
@@ -452,7 +452,7 @@ async def test_a_caller_whose_time_is_over_does_not_wait_for_the_database(loaded
 async def test_a_database_that_is_gone_is_unavailable_until_it_is_back(loaded_database: str) -> None:
     name = (await fetch(loaded_database, "SELECT current_database()"))[0]
     admin = loaded_database.replace(f"/{name}?", "/postgres?")
-    async with serving(loaded_database, PoolSettings(acquire_timeout_s=0.3)) as client:
+    async with serving(loaded_database, PoolSettings(acquire_timeout_s=2)) as client:
         assert (await client.get_model("openai/gpt-5")).model.id
         await fetch(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await fetch(admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", name)

@@ -393,12 +393,12 @@ async def test_a_token_belongs_to_its_arguments(client: AsyncModelCatalogClient)
 async def test_a_token_that_nobody_made_is_refused(client: AsyncModelCatalogClient, url: str) -> None:
     (key,) = await fetch(url, "SELECT token_key FROM catalog_state")
     token = (await pages_of(client, page_size=1000, page=1))[0].next_page_token
-    scope = ["models", None, False]
+    scope, half = ["models", None, False], len(token) // 2
     for bad in (
         "x",
         "x" * 100_000,
         token[:-5],
-        token[: len(token) // 2] + "A" + token[len(token) // 2 + 1 :],
+        token[:half] + ("B" if token[half] == "A" else "A") + token[half + 1 :],
         sealed_ago(0, bytes(32), "page", [scope, 1, "", 1]),
         sealed_ago(0, key, "resume", [scope, 1, "", 1]),
         sealed_ago(0, key, "page", [scope, 1]),

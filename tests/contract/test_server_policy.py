@@ -360,7 +360,7 @@ async def test_whichever_commits_first_policy_and_counts_are_right(
     stage.catalog.providers["anthropic"]["doc"] = "https://example.com"
     acts: dict[str, Act] = {
         "REFRESH": lambda: stage.refresh(type=type_),
-        "POLICY": lambda: client.update_provider("anthropic", enabled=False),
+        "POLICY": lambda: client.update_provider("anthropic", enabled=False, timeout=60),
     }
     second = "POLICY" if first == "REFRESH" else "REFRESH"
     async with locked(stage, "SELECT FROM catalog_state FOR UPDATE") as lock, asyncio.TaskGroup() as group:
@@ -385,7 +385,7 @@ async def test_a_full_run_without_a_difference_and_policy_never_wait_for_each_ot
     async with locked(stage, zeldoc) as lock, asyncio.TaskGroup() as group:
         refresh = group.create_task(stage.refresh(type=RefreshType.FULL))
         await waiting(stage, 1)
-        policy = group.create_task(client.update_provider("openai", enabled=False))
+        policy = group.create_task(client.update_provider("openai", enabled=False, timeout=60))
         await waiting(stage, 2)
         await lock.rollback()
     assert (refresh.result().state, refresh.result().result_revision) == (State.SUCCEEDED, 1)
@@ -398,7 +398,7 @@ async def test_a_hundred_changes_beside_refreshes_keep_every_revision_and_count_
 ) -> None:
     async def change(provider_id: str) -> None:
         for number in range(25):
-            response = await client.update_provider(provider_id, enabled=number % 2 == 1)
+            response = await client.update_provider(provider_id, enabled=number % 2 == 1, timeout=60)
             assert response.provider.enabled is (number % 2 == 1)
             assert response.provider.revision == response.catalog_revision
 

@@ -143,7 +143,7 @@ async def test_a_query_that_callers_share_has_the_time_of_the_most_patient_one(
     async with follow(start_app, database) as stage, talk_to(stage.running.server.address) as client:
         await client.get_provider("openai")  # so that to connect takes nothing of the time of the hasty one
         async with locked(database, "models_metadata IN ACCESS EXCLUSIVE"):
-            hasty = asyncio.ensure_future(client.get_model("openai/gpt-5", timeout=1.5))
+            hasty = asyncio.ensure_future(client.get_model("openai/gpt-5", timeout=2.5))
             await until(sessions.are_waiting)
             patient = asyncio.ensure_future(client.get_model("openai/gpt-5", timeout=20))
             with pytest.raises(DeadlineExceededError):
@@ -163,9 +163,9 @@ async def test_a_run_outlives_the_call_that_started_it(start_app: StartApp, data
         await client.get_provider("openai")  # so that to connect takes nothing of the time of the call
         async with locked(database, "models_metadata IN ACCESS EXCLUSIVE"):
             begun_at = time.monotonic()
-            refresh = (await client.start_refresh(timeout=1.5)).refresh
+            refresh = (await client.start_refresh(timeout=3)).refresh
             await until(sessions.are_waiting)
-            await asyncio.sleep(begun_at + 1.6 - time.monotonic())  # the call's time is over
+            await asyncio.sleep(begun_at + 3.1 - time.monotonic())  # the call's time is over
             assert await sessions.are_waiting()
         async with client.watch_refresh_status(refresh.id) as watch:
             *_, last = [status async for status in watch]

@@ -83,8 +83,12 @@ def _has_open(process: Path, file: Path) -> bool:
 
 
 def users(data: Path) -> set[int]:
-    """The user ids that those run as."""
-    return {Path(f"/proc/{pid}").stat().st_uid for pid in holders(data)}
+    """The user ids that those run as. One of them may end meanwhile."""
+    found = set()
+    for pid in holders(data):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found.add(Path(f"/proc/{pid}").stat().st_uid)
+    return found
 
 
 def contents(data: Path) -> list[str]:
@@ -251,7 +255,7 @@ def write_for_a_while(folder: Path) -> int:
     end = time.monotonic() + 0.3
     number = 0
     with suppress(FileNotFoundError):
-        while time.monotonic() < end:
+        while not number or time.monotonic() < end:
             (folder / str(number)).touch()
             number += 1
     return number

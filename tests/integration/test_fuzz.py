@@ -328,7 +328,8 @@ async def test_a_connection_begins_only_so_many_calls_that_never_send_their_requ
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         writer.write(PREFACE + frame(SETTINGS, 0, 0, b""))
-        await listen(reader)
+        # The bound is among the server's settings, and holds when they are acknowledged: type 4, no flags, stream 0.
+        await listen_for(reader, b"\4\0\0\0\0\0")
         begun = [frame(HEADERS, END_HEADERS, 2 * number + 1, begin) for number in range(1100)]
         writer.write(frame(SETTINGS, ACK, 0, b"") + b"".join(begun))
         refused = frame(RST_STREAM, 0, 2199, (7).to_bytes(4, "big"))  # REFUSED_STREAM

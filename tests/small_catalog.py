@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -192,6 +193,12 @@ async def marks_of_rows(database_url: str, tables: Sequence[str] = CATALOG_TABLE
             f" FROM {table} AS t",
         )
     return marks
+
+
+def runs_owned_here() -> list[str]:
+    """Return the tasks of this process that own a run, or are about to start the one that follows it."""
+    names = [task.get_name() for task in asyncio.all_tasks()]
+    return [name for name in names if re.fullmatch(r"refresh-[0-9a-f-]{36}", name)]
 
 
 async def wait_in_vain(client: AsyncModelCatalogClient, revision: int) -> None:

@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -36,6 +37,7 @@ from acceptance.serving import COMMAND, GRPCURL, Serve, Server, command, run
 from conftest import SNAPSHOT, Services
 from modelcatalog.v1 import catalog_admin_service_pb2, model_catalog_service_pb2, refresh_service_pb2
 from modelcatalog.v1.error_reason_pb2 import ErrorReason
+from modelcatalog_client import RefreshNotFoundError
 from modelcatalog_server.__main__ import cli
 from modelcatalog_server.commands.server_options import VARIABLES
 from modelcatalog_server.rpc.errors import TABLE
@@ -99,6 +101,23 @@ PYTHON = [(block, following) for block, following in pairwise(BLOCKS) if block.l
 @pytest.fixture(scope="module")
 def service(services: Services, serve_for_module: Serve, work_dir: Path) -> Iterator[Server]:
     """The service, started as README says for somebody's own servers. Its upstream is the bundled snapshot."""
+    yield from start_as_documented(services, serve_for_module, work_dir)
+
+
+@pytest.fixture(scope="module")
+def changed_service(services: Services, serve_for_module: Serve, work_dir: Path) -> Iterator[Server]:
+    """Another one, for what changes the catalog: the other pages show the first revision."""
+    yield from start_as_documented(services, serve_for_module, work_dir)
+
+
+@pytest.fixture
+def service_of(block: Block, request: pytest.FixtureRequest) -> Server:
+    """The one that a block is tried on."""
+    server: Server = request.getfixturevalue("changed_service" if "UpdateProvider" in block.text else "service")
+    return server
+
+
+def start_as_documented(services: Services, serve_for_module: Serve, work_dir: Path) -> Iterator[Server]:
     name = f"mc_{uuid4().hex}"
     services.execute(f"CREATE DATABASE {name}")
     own = {"MODELCATALOG_DATABASE_URL": services.url_of(name), "MODELCATALOG_REDIS_URL": services.redis_url}
@@ -108,16 +127,21 @@ def service(services: Services, serve_for_module: Serve, work_dir: Path) -> Iter
     upstream = work_dir / "upstream-of-docs"
     upstream.mkdir(exist_ok=True)
     shutil.copy(SNAPSHOT, upstream / "catalog.json.gz")
+    never = "0 0 29 2 *"  # but in leap years
     flags = ["--listen", "127.0.0.1:0", "--upstream-url", upstream.as_uri()]
+    flags += ["--refresh-full-cron", never, "--refresh-incremental-cron", never]
     server = serve_for_module(*shlex.split(serve.command)[2:], *flags, **own)
     check_ready_line(serve.output, server)
+    with server.client() as client, suppress(RefreshNotFoundError):
+        client.cancel_refresh(str(uuid4()))  # an event that is older than those of the pages
     yield server
     assert server.stop() == 0
     services.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.mark.parametrize("block", CONSOLE, ids=str)
-def test_commands_print_what_the_page_says(block: Block, service: Server) -> None:
+def test_commands_print_what_the_page_says(block: Block, service_of: Server) -> None:
+    service = service_of
     answer: Any = None
     for step in read_steps(block):
         if step.command.startswith("make "):

@@ -159,6 +159,10 @@ async def test_a_first_catalog_comes_from_upstream(serve: Serve, templates: Serv
             "1",
             "--gate-min-providers",
             "1",
+            "--refresh-full-cron",
+            "off",
+            "--refresh-incremental-cron",
+            "off",
         ]
         settings = {"MODELCATALOG_DATABASE_URL": empty_database, "MODELCATALOG_REDIS_URL": templates.redis_url}
         server = await asyncio.to_thread(serve, *flags, **settings)

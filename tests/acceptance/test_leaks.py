@@ -113,7 +113,8 @@ def site(services: Services, database: str, work_dir: Path, tmp_path: Path) -> I
         server = serve(
             *("--listen", "127.0.0.1:0", "--log-level", "debug", "--log-format", "json", "--refresh-attempts", "1"),
             *("--access-log-percent", "100", "--tokens-file", str(tokens), "--gate-min-models", "0"),
-            *("--gate-min-providers", "0"),
+            *("--gate-min-providers", "0", "--refresh-full-cron", "off", "--refresh-incremental-cron", "off"),
+            *("--refresh-fallback-seconds", "3600"),
             MODELCATALOG_DATABASE_URL=database.replace("modelcatalog@", f"modelcatalog:{DSN_PASSWORD}@"),
             MODELCATALOG_REDIS_URL=with_password(services.redis_url),
             MODELCATALOG_UPSTREAM_URL=upstream.url.replace("//", f"//{UPSTREAM_USER}:{UPSTREAM_PASSWORD}@"),

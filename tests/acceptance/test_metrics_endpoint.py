@@ -114,14 +114,15 @@ def test_workers_are_one_target_and_each_has_its_label(serve: Serve, backends: d
     assert get(address, "/readyz")[0] == 200
     with server.client() as client:
         client.get_model("openai/gpt-5")
-    families = scrape(address)
+    # One that does not answer in time is left out, also where the machine is busy.
+    families = until(lambda: whole if value(whole := scrape(address), "modelcatalog_worker_up") == 2 else None)
     handled = families["grpc_server_handled"].samples
     assert {sample.labels["worker"] for sample in handled} == {"1", "2"}
     assert value(families, "grpc_server_handled_total", grpc_method="GetModel", grpc_code="OK") == 1
     assert value(families, "modelcatalog_revision", worker="2") == 1
     killed = next(pid for pid, command in server.family.items() if "workers.worker" in command)
     os.kill(killed, signal.SIGSTOP)
-    assert value(scrape(address), "modelcatalog_worker_up") == 1, "one that hangs hides nobody"
+    until(lambda: value(scrape(address), "modelcatalog_worker_up") == 1)  # one that hangs hides nobody
     os.kill(killed, signal.SIGKILL)
     until(lambda: value(scrape(address), "modelcatalog_worker_up") == 2)
     assert server.stop() == 0

@@ -158,18 +158,19 @@ async def test_a_session_that_was_forgotten_with_the_right_to_refresh_keeps_nobo
 async def test_a_process_that_is_stuck_while_it_writes_does_not_keep_others_from_writing(scene: Scene) -> None:
     """It holds the locks of a transaction, beside the one of the owner."""
     scene.publish("of the one that was stuck")
+    async with (
+        await psycopg.AsyncConnection.connect(scene.url) as barrier,
+        AsyncModelCatalogClient(scene.replica.address) as there,
+    ):
+        await barrier.execute("LOCK TABLE catalog_revisions IN EXCLUSIVE MODE")
+        lost = (await there.start_refresh()).refresh
+        waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'catalog_revisions'::regclass AND NOT granted"
+        await until(lambda: _equals(scene.url, waiting, [1]))
+        scene.replica.send(signal.SIGSTOP)
+        await barrier.rollback()
+    # Not before: who is so impatient may take one for stuck that is only slow.
     settings = Impatient(**dict(scene.settings()))
     async with app.start(settings) as other, AsyncModelCatalogClient(other.server.address) as client:
-        async with (
-            await psycopg.AsyncConnection.connect(scene.url) as barrier,
-            AsyncModelCatalogClient(scene.replica.address) as there,
-        ):
-            await barrier.execute("LOCK TABLE catalog_revisions IN EXCLUSIVE MODE")
-            lost = (await there.start_refresh()).refresh
-            waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'catalog_revisions'::regclass AND NOT granted"
-            await until(lambda: _equals(scene.url, waiting, [1]))
-            scene.replica.send(signal.SIGSTOP)
-            await barrier.rollback()
         async with stopped(scene.replica):
             told = [status async for status in client.watch_refresh_status(lost.id)]
             assert isinstance(refresh_error(told[-1].refresh), OwnerLostError)

@@ -100,7 +100,7 @@ def admitted(ends: list[CatalogError | None]) -> int:
 
 @pytest.mark.parametrize("near", [True, False], ids=["near hits", "the long way"])
 async def test_a_principal_gets_in_as_often_as_it_may(start: Start, near: bool) -> None:
-    running = await start(rate_limit_principal="30/hour", cache_entries=1000 if near else 0)
+    running = await start(rate_limit_principal="30/day", cache_entries=1000 if near else 0)
     async with talk_to(running) as client, talk_to(running, TOKENS["admin"]) as other:
         ends = await try_often(lambda: client.get_model(HIT), 50)
         assert admitted(ends) == 30
@@ -130,7 +130,7 @@ async def test_a_refusal_says_whose_limit_it_is_and_when_to_come_back(start: Sta
 
 
 async def test_tokens_can_be_tried_so_often(start: Start) -> None:
-    running = await start(rate_limit_failures="5/hour")
+    running = await start(rate_limit_failures="5/day")
     async with talk_to(running) as client, talk_to(running, "mcat_guessed") as guessing:
         await client.get_model(HIT)
         ends = await try_often(lambda: guessing.get_model(HIT), 10)
@@ -141,7 +141,7 @@ async def test_tokens_can_be_tried_so_often(start: Start) -> None:
 
 
 async def test_who_may_not_call_does_not_fill_the_audit_log_with_it(start: Start, database: str) -> None:
-    running = await start(rate_limit_principal="5/hour")
+    running = await start(rate_limit_principal="5/day")
     async with talk_to(running) as client:
         ends = await try_often(lambda: client.update_provider("openai", enabled=False), 20)
         assert [type(end) for end in ends] == [RoleRequiredError] * 5 + [RateLimitedError] * 15
@@ -155,7 +155,7 @@ async def _has_entries(database: str, count: int) -> bool:
 
 
 async def test_health_is_never_limited(start: Start) -> None:
-    running = await start(rate_limit_principal="1/hour", rate_limit_address="1/hour", rate_limit_failures="1/hour")
+    running = await start(rate_limit_principal="1/day", rate_limit_address="1/day", rate_limit_failures="1/day")
     async with talk_to(running, "mcat_guessed") as client:
         await try_often(lambda: client.get_model(HIT), 5)
     async with grpc.aio.insecure_channel(running.server.address) as channel:
@@ -168,7 +168,7 @@ async def test_health_is_never_limited(start: Start) -> None:
 
 
 async def test_reflection_that_is_open_is_limited_by_address(start: Start) -> None:
-    running = await start(reflection_open=True, rate_limit_address="8/hour")
+    running = await start(reflection_open=True, rate_limit_address="8/day")
     async with grpc.aio.insecure_channel(running.server.address, [("grpc.enable_retries", 0)]) as channel:
         blocking: Any = channel  # what the stub is typed for
         reflection: Any = reflection_pb2_grpc.ServerReflectionStub(blocking)
@@ -185,7 +185,7 @@ async def test_reflection_that_is_open_is_limited_by_address(start: Start) -> No
 
 
 async def test_callers_on_this_machine_are_not_limited_while_nobody_is_identified(start: Start) -> None:
-    running = await start(tokens_file=None, rate_limit_principal="1/hour", rate_limit_address="1/hour")
+    running = await start(tokens_file=None, rate_limit_principal="1/day", rate_limit_address="1/day")
     async with talk_to(running, None) as client:
         assert admitted(await try_often(lambda: client.get_model(HIT), 20)) == 20
 
@@ -216,7 +216,7 @@ async def test_a_caller_has_so_many_streams(start: Start) -> None:
 
 
 async def test_replicas_share_what_a_caller_may(start: Start) -> None:
-    one, other = await start(rate_limit_principal="200/hour"), await start(rate_limit_principal="200/hour")
+    one, other = await start(rate_limit_principal="200/day"), await start(rate_limit_principal="200/day")
     async with talk_to(one) as here, talk_to(other) as there:
         count = 0
         for _ in range(20):
@@ -229,7 +229,7 @@ async def test_replicas_share_what_a_caller_may(start: Start) -> None:
 async def test_without_redis_each_process_counts_for_itself_and_with_it_again_they_share(
     start: Start, redis: Node
 ) -> None:
-    one, other = await start(rate_limit_principal="20/hour"), await start(rate_limit_principal="20/hour")
+    one, other = await start(rate_limit_principal="20/day"), await start(rate_limit_principal="20/day")
     async with talk_to(one) as here, talk_to(other) as there:
         redis.kill()
         assert admitted(await try_often(lambda: here.get_model(HIT), 40)) == 20
@@ -251,6 +251,6 @@ async def test_a_redis_that_hangs_delays_nobody(start: Start, redis: Node) -> No
         try:
             begun_at = time.monotonic()
             assert admitted(await try_often(lambda: client.get_model(HIT), 200)) == 200
-            assert time.monotonic() - begun_at < 5
+            assert time.monotonic() - begun_at < 20, "which is less than 200 calls would wait for it"
         finally:
             redis.go_on()

@@ -153,7 +153,7 @@ async def test_quotas_are_counted_at_the_master_that_sentinels_name(topology: Wa
 
 async def count_shared(one: RedisCache, other: RedisCache, subjects: list[str]) -> set[int]:
     """Return how often each may do what it may 10 times, asking two processes by turns."""
-    limit = RateLimit(10, 3600)
+    limit = RateLimit(10, 86_400)
     quotas = [SharedQuotas(cache, secret=b"of this catalog") for cache in (one, other)]
     taken = {sum([await quotas[turn % 2].take(limit, subject, 1) for turn in range(15)]) for subject in subjects}
     assert one.failures == other.failures == 0, "else each has counted for itself"

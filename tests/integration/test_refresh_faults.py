@@ -17,7 +17,7 @@ from modelcatalog_client import AsyncModelCatalogClient
 from modelcatalog_server.domain.refresh import Refresh, RefreshRequest, RefreshType, State
 from modelcatalog_server.refresh.gates import GateLimits
 from modelcatalog_server.refresh.runner import MAX_WARNINGS
-from small_catalog import SmallCatalog, Stage, clone_small, follow, marks_of_rows, until
+from small_catalog import SmallCatalog, Stage, clone_small, follow, marks_of_rows, runs_owned_here, until
 from upstream_server import (
     Fault,
     content,
@@ -424,7 +424,7 @@ async def test_nothing_follows_a_full_or_a_dry_run(hasty: Stage, request_: dict[
     before = len(await refreshes(hasty))
     hasty.upstream.misbehave("/catalog.json", html())
     assert (await refresh_to_end(hasty.running, **request_)).state is State.FAILED
-    await until(lambda: not [task for task in asyncio.all_tasks() if task.get_name().startswith("refresh-run")])
+    await until(lambda: not runs_owned_here())
     assert len(await refreshes(hasty)) == before + 1
 
 

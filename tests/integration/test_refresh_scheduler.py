@@ -23,7 +23,7 @@ from modelcatalog_server.domain.refresh import RefreshRequest, State
 from modelcatalog_server.refresh import scheduler as scheduler_module
 from modelcatalog_server.refresh.schedule import Schedule
 from modelcatalog_server.refresh.scheduler import RefreshScheduler
-from small_catalog import Stage, clone_small, fetch, follow, until
+from small_catalog import Stage, clone_small, fetch, follow, runs_owned_here, until
 from upstream_server import hang, status
 
 DAILY_AND_HOURLY = Schedule(full_cron="0 2 * * *", incremental_cron="0 * * * *")
@@ -363,6 +363,7 @@ async def test_an_upstream_that_is_down_for_a_week_is_asked_as_scheduled_and_the
                     before = await count_failed(stage)
                     clock.pass_(hours=6)
                     await until(partial(_has_failed_again, stage, before))
+                await until(lambda: not runs_owned_here())  # and none follows the last one
                 stage.upstream.behave()
                 await stage.fetch("UPDATE catalog_state SET checked_at = now() - interval '7 days'")
                 async with AsyncModelCatalogClient(stage.running.server.address) as client:

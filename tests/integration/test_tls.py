@@ -247,7 +247,11 @@ async def test_a_name_in_a_certificate_is_told_without_what_moves_a_cursor(
     ):
         with pytest.raises(RoleRequiredError):
             await client.start_refresh()
-        assert "evil\ufffd[2J\ufffd" in await fetch(database, "SELECT principal FROM audit_log")
+
+        async def is_noted() -> bool:
+            return "evil\ufffd[2J\ufffd" in await fetch(database, "SELECT principal FROM audit_log")
+
+        await until(is_noted)
 
 
 async def test_a_token_wins_over_a_certificate(site: Site, start_app: StartApp, database: str) -> None:

@@ -45,11 +45,13 @@ def peak_mb() -> float:
 
 
 async def first_and_rest(call: Any, opened: asyncio.Semaphore) -> list[RefreshStatus]:
-    """Read a watch of everything up to the end of a run."""
+    """Read a watch of everything up to the end of a run, without what only breaks the silence."""
     read = [(await call.read()).status]
     opened.release()
     while read[-1].kind != RefreshStatus.KIND_TERMINAL:
-        read.append((await call.read()).status)
+        status = (await call.read()).status
+        if status.kind != RefreshStatus.KIND_HEARTBEAT:
+            read.append(status)
     return read
 
 

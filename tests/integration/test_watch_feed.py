@@ -103,7 +103,8 @@ async def test_a_watch_opened_at_any_moment_of_a_run_gets_exactly_one_terminal(s
         refresh, _ = await stage.running.refreshes.start(RefreshRequest())
         running = True
         while running:
-            watching.append(asyncio.create_task(watch_to_end(stage.running, refresh.id)))
+            if len(stage.running.feed._buffers) < MAX_WATCHES // 2:  # the end may be long in coming
+                watching.append(asyncio.create_task(watch_to_end(stage.running, refresh.id)))
             await asyncio.sleep(0.0005)
             running = not (await stage.running.refreshes.get(refresh.id)).state.is_over
     for notices in await asyncio.gather(*watching):
@@ -248,7 +249,7 @@ async def test_silence_is_broken_by_heartbeats(stage: Stage) -> None:
         await watch.next()
         started = loop.time()
         beats = [await watch.next() for _ in range(3)]
-        assert 0.14 < loop.time() - started < 5
+        assert 0.14 < loop.time() - started < 15
         assert [beat and beat.kind for beat in beats] == [EventKind.HEARTBEAT] * 3
         assert {beat.refresh for beat in beats if beat} == {None}
         assert {beat.sequence for beat in beats if beat} == {0}
@@ -426,7 +427,14 @@ async def test_a_watch_goes_on_when_the_listening_connection_was_cut(stage: Stag
     )
     async with await stage.running.feed.watch(None, "", 15) as watch:
         await watch.next()
-        (pid,) = await fetch(stage.database_url, listeners)
+        pids: list[int] = []
+
+        async def listens() -> bool:
+            pids[:] = await fetch(stage.database_url, listeners)
+            return bool(pids)
+
+        await until(listens)
+        (pid,) = pids
         await fetch(stage.database_url, "SELECT pg_terminate_backend(%s)", pid)
         refresh = await refresh_to_end(stage.running)
         notices = [await asyncio.wait_for(watch.next(), 10) for _ in range(refresh.last_sequence)]

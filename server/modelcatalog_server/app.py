@@ -73,7 +73,7 @@ from modelcatalog_server.rpc.call_measures import CallMeasures
 from modelcatalog_server.rpc.catalog_servicer import CatalogServicer
 from modelcatalog_server.rpc.model_messages import encode_model
 from modelcatalog_server.rpc.overload import Places
-from modelcatalog_server.rpc.preparing import prepare_models
+from modelcatalog_server.rpc.preparing import prepare_ahead, prepare_models
 from modelcatalog_server.rpc.rates import CallRates
 from modelcatalog_server.rpc.refresh_servicer import RefreshServicer
 from modelcatalog_server.rpc.server import RpcServer
@@ -219,10 +219,12 @@ async def _compose(
     scheduler = RefreshScheduler(
         refreshes, store, schedule, now=_now, pause_after_run=timedelta(seconds=settings.refresh_fallback_seconds)
     )
-    feed = await stack.enter_async_context(
-        RefreshFeed(store, TokenSealer(token_key, "resume"), changed, current.expect)
-    )
-    await stack.enter_async_context(RevisionFollower(snapshots.get_state, changed))
+    feed = await stack.enter_async_context(RefreshFeed(store, TokenSealer(token_key, "resume"), changed, current.reach))
+
+    async def prepare() -> None:
+        responses.take_ahead(await prepare_ahead(reader, responses.hot))
+
+    await stack.enter_async_context(RevisionFollower(current, snapshots.look, changed, prepare))
     control = ResponseCacheControl(responses, cache, catalog.tell_processes, current.moved)
     await stack.enter_async_context(ChangeListener(backends.database_url, changed.notify, control.hear))
     policy = PolicyService(PostgresPolicy(pools), reader)
@@ -490,7 +492,7 @@ async def _look_whether_ready(app: App) -> tuple[bool, str]:
     reason = ""
     for _ in range(2):
         try:
-            return (await app.reader.get_state()).revision > 0, "there is no catalog"
+            return (await app.reader.look()).revision > 0, "there is no catalog"
         except Exception as error:
             reason = str(error)
     return False, reason

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from conftest import Services, StartApp
 from modelcatalog.v1 import model_catalog_service_pb2 as pb
-from modelcatalog_client import AsyncModelCatalogClient
+from modelcatalog_client import AsyncModelCatalogClient, ModelNotFoundError
 from modelcatalog_server import app
 from modelcatalog_server.rpc.preparing import GET_MODEL
 from small_catalog import Stage, clone_small, follow, until
@@ -83,6 +83,30 @@ async def test_after_a_new_revision_it_is_prepared_anew(stage: Stage) -> None:
         assert misses(stage.running) == before
         await client.get_model("zeldoc/z-code")
         assert misses(stage.running) == before + 1, "what is not listed any more is made when it is asked for"
+
+
+async def test_models_that_are_asked_for_most_are_at_hand_as_it_turns_to_a_new_revision(stage: Stage) -> None:
+    """Without the warming, which comes later. What the new revision hides or has no more is not among them."""
+    running = stage.running
+    gone = "zeldoc/z-code"
+    async with AsyncModelCatalogClient(running.server.address) as client:
+        for id_ in 2 * (GPT_5, gone):
+            await client.get_model(id_)
+        await client.get_model(GPT_5, read_mask=["id"])
+        await running.responses.share_hot_requests()
+        stage.catalog.model(GPT_5)["name"] = "new"
+        await client.update_provider("zeldoc", enabled=False)
+        await until(lambda: running.responses.version.startswith("2-"))
+        await stage.refresh()
+        await until(lambda: running.responses.version.startswith("3-"))
+        before = misses(running)
+        response = await client.get_model(GPT_5)
+        assert (response.model.name, response.catalog_revision) == ("new", 3)
+        assert misses(running) == before
+        await client.get_model(GPT_5, read_mask=["id"])
+        assert misses(running) == before + 1, "only what is asked for with an id and nothing else"
+        with pytest.raises(ModelNotFoundError):
+            await client.get_model(gone)
 
 
 async def test_models_of_a_disabled_provider_are_not_prepared(stage: Stage) -> None:

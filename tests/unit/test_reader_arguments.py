@@ -40,7 +40,7 @@ STATE = CatalogState(
 class Untouched:
     """A store that nobody may ask."""
 
-    def snapshot(self) -> NoReturn:
+    def snapshot(self, *, newest: bool = False) -> NoReturn:
         raise AssertionError("the store was asked")
 
     async def get_state(self) -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Generic, TypeVar
@@ -15,6 +15,8 @@ K = TypeVar("K", bound=Hashable)
 ENTRY_BYTES = 400
 # A response larger than this part of the room would drive out what many callers ask for.
 _LARGEST_PART = 8
+# Of settling.
+_ENTRIES_A_STEP = 200
 
 
 @dataclass(slots=True, eq=False)
@@ -90,27 +92,32 @@ class NearCache(Generic[K]):
         """
         if version == self._version:
             return
-        self.settle()
+        self._settle()
         self._before = self._entries
         self._version = version
         self.clear()
 
-    def settle(self) -> None:
-        """Remember what was read most before the turn, and free the memory of the rest: milliseconds, once a turn."""
-        if self._before:
-            self._heat = dict(self._rank(self._before))
-            self._before = OrderedDict()
+    def settle(self) -> Iterator[None]:
+        """Remember what was read most before the turn, and free the memory of the rest, step by step."""
+        while self._before:
+            some = [self._before.popitem() for _ in range(min(_ENTRIES_A_STEP, len(self._before)))]
+            self._heat = dict(self._rank(some))
+            yield
+
+    def _settle(self) -> None:
+        for _ in self.settle():
+            pass
 
     def hottest(self) -> list[tuple[K, int]]:
         """Return the keys that were read most, with how often, hottest first; after a turn those of the version before.
 
         A rebuilt entry begins with half of what it had, so that what nobody asks for any more cools down.
         """
-        self.settle()
-        return self._rank(self._entries)
+        self._settle()
+        return self._rank(self._entries.items())
 
-    def _rank(self, entries: OrderedDict[K, _Entry]) -> list[tuple[K, int]]:
-        heat = {**self._heat, **{key: entry.reads for key, entry in entries.items() if entry.reads}}
+    def _rank(self, entries: Iterable[tuple[K, _Entry]]) -> list[tuple[K, int]]:
+        heat = {**self._heat, **{key: entry.reads for key, entry in entries if entry.reads}}
         return heapq.nlargest(self.max_hot, heat.items(), key=itemgetter(1))
 
     def _take_heat(self, key: K) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Self
 
 from modelcatalog_server.cache.absences import Absences
@@ -53,6 +53,9 @@ class CachedResponses:
         self._flights: Flights[EncodedResponse] = Flights()
         self._state: CatalogState | None = None
         self._version = ""
+        self._ahead: Sequence[tuple[RequestKey, EncodedResponse]] = ()
+        #: What was asked for most when that was last looked at, hottest first.
+        self.hot: Sequence[RequestKey] = ()
         #: How often it was told to forget.
         self.forgotten = 0
         #: Reads that the near layer could not answer.
@@ -101,6 +104,13 @@ class CachedResponses:
         """Keep a response, in this process, that was made ahead of being asked for. One that is held begins anew."""
         self._keep(version_of(response.state), key, response.body, ttl_s)
 
+    def take_ahead(self, responses: Sequence[tuple[RequestKey, EncodedResponse]]) -> None:
+        """Keep responses of one revision, which this process may not be at yet, until it is."""
+        if responses and version_of(responses[0][1].state) != self.version:
+            self._ahead = responses
+        else:
+            self._take_all(responses)
+
     @property
     def version(self) -> str:
         """The version of the catalog that answers belong to now; empty before the first was read."""
@@ -111,6 +121,7 @@ class CachedResponses:
     def forget(self, naming: str = "") -> int:
         """Let go, in this process, of what names this in request or response, of everything if empty."""
         self._absences.clear()
+        self._ahead = ()
         needle = naming.encode()
         if not needle:
             count = self.near.clear()
@@ -120,14 +131,15 @@ class CachedResponses:
         self.forgotten += 1
         return count
 
-    async def hot_requests(self) -> list[RequestKey]:
+    async def hot_requests(self) -> Sequence[RequestKey]:
         """Return what was asked for most: here, or before anything was asked here, in the other processes."""
-        hot = [key for key, _ in self.near.hottest()]
-        return hot or await self.shared.get_hot_requests(self.near.max_hot)
+        self.hot = [key for key, _ in self.near.hottest()] or await self.shared.get_hot_requests(self.near.max_hot)
+        return self.hot
 
     async def share_hot_requests(self) -> None:
         """Let other processes know what is asked for most here."""
         if hot := [key for key, _ in self.near.hottest()]:
+            self.hot = hot
             await self.shared.put_hot_requests(hot)
 
     async def _fetch(
@@ -163,6 +175,13 @@ class CachedResponses:
             self._absences.clear()
             self.near.turn_to(version)
         self._state, self._version = state, version
+        if self._ahead and version_of(self._ahead[0][1].state) == version:
+            self._take_all(self._ahead)
+            self._ahead = ()
+
+    def _take_all(self, responses: Sequence[tuple[RequestKey, EncodedResponse]]) -> None:
+        for key, response in responses:
+            self.take(key, response)
 
 
 async def _fetch_in_time(fetch: Fetch, request: bytes) -> EncodedResponse:

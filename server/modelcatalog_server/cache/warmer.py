@@ -14,7 +14,7 @@ from modelcatalog_server.cache.responses import CachedResponses
 from modelcatalog_server.domain.errors import CatalogError
 from modelcatalog_server.domain.ports.caching import EncodedResponse, RequestKey
 from modelcatalog_server.domain.signal import Signal
-from modelcatalog_server.domain.tasks import end_tasks
+from modelcatalog_server.domain.tasks import end_tasks, run_in_slices
 
 _log = structlog.get_logger(__name__)
 
@@ -97,7 +97,7 @@ class CacheWarmer:
     async def _warm(self) -> None:
         if self.warmed:
             await asyncio.sleep(_PATIENCE_S)
-        self._responses.near.settle()
+        await run_in_slices(self._responses.near.settle())
         version = self._responses.version
         if await self._fill(version) and await self._rebuild_hot(version):
             self.warmed = version

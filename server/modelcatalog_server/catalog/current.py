@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Self
 
@@ -15,6 +16,10 @@ from modelcatalog_server.domain.signal import Signal
 from modelcatalog_server.domain.tasks import end_tasks
 
 _log = structlog.get_logger(__name__)
+# A revision is served by every replica within 50 ms of its commit; this is what preparing for it may take of that.
+_PREPARE_S = 0.025
+# Whoever is about to tell of a revision waits so long for the process to be at it.
+_PATIENCE_S = 2 * _PREPARE_S
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -22,8 +27,8 @@ class CurrentRevision:
     """The newest state of the catalog that this process has seen. It never goes back.
 
     Whoever reads a state shows it to :meth:`observe` before answering with it, and whoever hears of a revision without
-    its state says so to :meth:`expect`: so nobody who was told of a revision by this process gets anything older from
-    its memory.
+    its state says so to :meth:`reach` or :meth:`expect` before passing that on: so nobody who was told of a revision by
+    this process gets anything older from its memory.
 
     Attributes:
         state: ``None`` until the first one was read, and while a newer revision is known of but not what it is.
@@ -54,6 +59,14 @@ class CurrentRevision:
             if before is None or version_of(before) != version_of(state):
                 self.moved.notify()
 
+    async def reach(self, revision: int) -> None:
+        """Wait, for moments, until the process is at a revision that exists; if it is not then, it is expected."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_S):
+                while self.newest_revision < revision:
+                    await self.moved.ticket().wait()
+        self.expect(revision)
+
     def expect(self, revision: int) -> None:
         """Note that this revision exists."""
         self._expected = max(self._expected, revision)
@@ -64,14 +77,29 @@ class CurrentRevision:
 class RevisionFollower:
     """Keeps a process at the newest revision: reads the state at once, and whenever there may be a new one.
 
-    An async context manager: entered, the revision is known, unless PostgreSQL is away. ``read_state`` shows what it
-    reads to the :class:`CurrentRevision` by itself.
+    An async context manager: entered, the revision is known, unless PostgreSQL is away.
+
+    Args:
+        current: What is kept there.
+        read_state: Reads it, without showing it to ``current``.
+        changed: Nudged when there may be a new one.
+        prepare: Makes answers of a new revision before the process turns to it: otherwise all who ask for what is
+            asked for most would wait for PostgreSQL then, which has just written that revision.
     """
 
-    def __init__(self, read_state: Callable[[], Awaitable[CatalogState]], changed: Signal) -> None:
+    def __init__(
+        self,
+        current: CurrentRevision,
+        read_state: Callable[[], Awaitable[CatalogState]],
+        changed: Signal,
+        prepare: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._current = current
         self._read_state = read_state
         self._changed = changed
+        self._prepare = prepare
         self._task: asyncio.Task[None] | None = None
+        self._preparing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         ticket = self._changed.ticket()
@@ -80,8 +108,7 @@ class RevisionFollower:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._task is not None:
-            await end_tasks(self._task)
+        await end_tasks(*(task for task in (self._task, self._preparing) if task is not None))
 
     async def _follow(self, ticket: asyncio.Event) -> None:
         while True:
@@ -91,11 +118,28 @@ class RevisionFollower:
 
     async def _read(self) -> None:
         try:
-            await self._read_state()
+            state = await self._read_state()
+            if self._current.state is not None and state.revision > self._current.state.revision:
+                await self._prepare_in_time()
+            self._current.observe(state)
         except CatalogError:
             pass  # PostgreSQL is away: health says so, and what is in memory stays what it is
         except Exception:
             _log.exception("cannot read the revision of the catalog")
+
+    async def _prepare_in_time(self) -> None:
+        """Wait for what is prepared, but not for long; what comes later is of use all the same."""
+        if self._preparing is None or self._preparing.done():
+            self._preparing = asyncio.create_task(self._prepare_quietly(), name="revision-ahead")
+            await asyncio.wait({self._preparing}, timeout=_PREPARE_S)
+
+    async def _prepare_quietly(self) -> None:
+        try:
+            await self._prepare()
+        except CatalogError:
+            pass  # whoever asks has it made
+        except Exception:
+            _log.exception("cannot prepare answers of a new revision")
 
 
 def version_of(state: CatalogState) -> str:

@@ -153,6 +153,11 @@ class CatalogReader:
             )
             return Read(state=snapshot.state, value=[each.item for each in listed])
 
+    async def get_models_ahead(self, model_ids: Sequence[str]) -> Read[dict[str, Model]]:
+        """Return the models that exist among some exact ids, in what is committed, which the process need not be at."""
+        async with self._snapshots.open_ahead() as snapshot:
+            return Read(state=snapshot.state, value=await snapshot.get_models(model_ids, with_raw=False))
+
     async def list_benchmarks(self, model_id: str, *, at_least: AtLeast = ANY_REVISION) -> Read[Benchmarks]:
         """Return the results of the canonical model behind a served one, or of a canonical one itself.
 
@@ -210,6 +215,10 @@ class CatalogReader:
     async def get_state(self) -> CatalogState:
         """Return the current revision and its freshness."""
         return await self._snapshots.get_state()
+
+    async def look(self) -> CatalogState:
+        """Return the current revision, for nobody to be answered with: the process does not turn to it."""
+        return await self._snapshots.look()
 
     def observe(self, state: CatalogState) -> None:
         """Take note of a state that was read elsewhere and is about to be answered with."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -65,6 +65,14 @@ class Snapshots:
             if snapshot.state.revision == 0 and not may_be_empty:
                 raise CatalogNotReadyError("no catalog has been loaded yet: ask again after the first refresh")
             yield snapshot
+
+    def open_ahead(self) -> AbstractAsyncContextManager[CatalogSnapshot]:
+        """Open a snapshot of what is committed, for nobody to be answered with: the process does not turn to it."""
+        return self._store.snapshot(newest=True)
+
+    async def look(self) -> CatalogState:
+        """Return the current revision and its freshness in the same way."""
+        return await self._store.get_state()
 
     async def get_state(self) -> CatalogState:
         """Return the current revision and its freshness."""

@@ -276,7 +276,7 @@ class ModelsDevUpstream:
         body = BoundedBody(name, response.headers.get("Content-Encoding", ""), self._max_bytes)
         meter.begin(length)
         async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-            body.feed(chunk)
+            await asyncio.to_thread(body.feed, chunk)  # inflating does not need the interpreter
             meter.count(len(chunk))
         document = body.finish()
         if content_type is None and not document.lstrip().startswith(b"{"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Self
@@ -87,7 +87,7 @@ class _Buffer:
 class RefreshFeed:
     """Hands the events of all refreshes to this process's watches. An async context manager.
 
-    ``on_revision`` hears of every revision that a watch is told of, before it is.
+    ``reach`` is told of every revision that a watch is about to be told of, and returns when it may be.
     """
 
     def __init__(
@@ -95,10 +95,10 @@ class RefreshFeed:
         store: RefreshStore,
         tokens: TokenSealer,
         changed: Signal,
-        on_revision: Callable[[int], None] = lambda _: None,
+        reach: Callable[[int], Awaitable[None]],
     ) -> None:
         self._store = store
-        self._on_revision = on_revision
+        self._reach = reach
         self._tokens = tokens
         self._changed = changed
         self._buffers: set[_Buffer] = set()
@@ -165,11 +165,11 @@ class RefreshFeed:
         """Events that wait for the reader who is furthest behind."""
         return max((len(buffer.events) for buffer in self._buffers), default=0)
 
-    def tell(self, notice: Notice) -> Notice:
+    async def tell(self, notice: Notice) -> Notice:
         """Return a notice that a watch is about to get."""
         self.told += 1
         if notice.refresh is not None and notice.refresh.result_revision is not None:
-            self._on_revision(notice.refresh.result_revision)
+            await self._reach(notice.refresh.result_revision)
         return notice
 
     def take_from(self, buffer: _Buffer) -> RefreshEvent | None:
@@ -312,7 +312,7 @@ class Watch:
         """
         if self._first is not None:
             first, self._first = self._first, None
-            return self._feed.tell(first)
+            return await self._feed.tell(first)
         if self._over:
             return None
         event = await self._next_event()
@@ -320,7 +320,7 @@ class Watch:
             return await self._after_silence()
         self._cursor = event.id
         self._over = event.kind is EventKind.TERMINAL and self._buffer.refresh_id is not None
-        return self._feed.tell(self._feed.notice(event, self._buffer.refresh_id))
+        return await self._feed.tell(self._feed.notice(event, self._buffer.refresh_id))
 
     async def _next_event(self) -> RefreshEvent | None:
         """Return the next event, from the table until that is caught up, then from the buffer; None after silence."""
@@ -358,4 +358,4 @@ class Watch:
         if self._over:
             return None
         token = self._feed.seal(self._buffer.refresh_id, self._cursor)
-        return self._feed.tell(Notice(kind=EventKind.HEARTBEAT, resume_token=token))
+        return await self._feed.tell(Notice(kind=EventKind.HEARTBEAT, resume_token=token))

@@ -299,7 +299,8 @@ class _Run:
     ) -> None:
         """Raise what the gates say whose refusal nobody accepted."""
         request = self.refresh.request
-        verdict = judge(
+        verdict = await asyncio.to_thread(
+            judge,
             difference,
             known=known,
             prices_before=prices,

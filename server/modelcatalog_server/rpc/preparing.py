@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from modelcatalog.v1 import model_catalog_service_pb2 as pb
 from modelcatalog_server.catalog.reader import CatalogReader
@@ -30,13 +30,37 @@ async def prepare_models(
     return responses, read.value[-1].model_id if len(read.value) == SLICE else None
 
 
+async def prepare_ahead(reader: CatalogReader, keys: Iterable[RequestKey]) -> list[tuple[RequestKey, EncodedResponse]]:
+    """Return the responses to those of the requests that are for a model as above, of what is committed.
+
+    The process may not be at that revision yet: see `catalog.current`.
+    """
+    ids = [id_ for key in keys if (id_ := _asked_for(key)) is not None][:SLICE]
+    if not ids:
+        return []
+    read = await reader.get_models_ahead(ids)
+    responses: list[tuple[RequestKey, EncodedResponse]] = []
+    await run_in_slices(_respond_to_each(Read(state=read.state, value=list(read.value.values())), responses))
+    return responses
+
+
+def _asked_for(key: RequestKey) -> str | None:
+    """Return the id of a model that is asked for with nothing else."""
+    method, request = key
+    if method != GET_MODEL:
+        return None
+    id_ = pb.GetModelRequest.FromString(request).model_id
+    return id_ if _key_of(id_) == key else None
+
+
+def _key_of(model_id: str) -> RequestKey:
+    return GET_MODEL, pb.GetModelRequest(model_id=model_id).SerializeToString()
+
+
 def _respond_to_each(read: Read[list[Model]], responses: list[tuple[RequestKey, EncodedResponse]]) -> Iterator[None]:
     for model in read.value:
-        key = GET_MODEL, pb.GetModelRequest(model_id=model.model_id).SerializeToString()
-        responses.append((key, _respond(model, read)))
+        response = pb.GetModelResponse(model=to_model(model), catalog_revision=read.state.revision)
+        responses.append(
+            (_key_of(model.model_id), EncodedResponse(body=response.SerializeToString(), state=read.state))
+        )
         yield
-
-
-def _respond(model: Model, read: Read[list[Model]]) -> EncodedResponse:
-    response = pb.GetModelResponse(model=to_model(model), catalog_revision=read.state.revision)
-    return EncodedResponse(body=response.SerializeToString(), state=read.state)

@@ -49,13 +49,14 @@ class PostgresCatalog:
         self._replica = replica
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[PostgresSnapshot]:
+    async def snapshot(self, *, newest: bool = False) -> AsyncIterator[PostgresSnapshot]:
         """Open a REPEATABLE READ transaction; its first statement reads the revision and so fixes it.
 
-        On the replica, where that is at the version that the process is at.
+        On the replica, where that is at the version that the process is at, unless it is to be the newest.
         """
         async with AsyncExitStack() as stack:
-            read = await stack.enter_async_context(self._replica.reading()) if self._replica else None
+            replica = None if newest else self._replica
+            read = await stack.enter_async_context(replica.reading()) if replica else None
             if read is not None:
                 yield PostgresSnapshot(read, read.state)
                 return

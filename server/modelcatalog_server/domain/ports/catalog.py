@@ -180,8 +180,11 @@ class CatalogSnapshot(Protocol):
 class CatalogStore(Protocol):
     """Reads of the catalog."""
 
-    def snapshot(self) -> AbstractAsyncContextManager[CatalogSnapshot]:
-        """Open a consistent view; it holds a connection until it is closed."""
+    def snapshot(self, *, newest: bool = False) -> AbstractAsyncContextManager[CatalogSnapshot]:
+        """Open a consistent view; it holds a connection until it is closed.
+
+        ``newest``: of what is committed, also while the process is at an older revision.
+        """
         ...
 
     async def get_state(self) -> CatalogState:

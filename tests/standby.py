@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,9 +64,13 @@ class Node:
         return found + [pid for pid, parent in parents.items() if parent in found]
 
     def signal(self, number: int) -> None:
-        """Send all of its processes a signal."""
-        for pid in self.processes:
-            os.kill(pid, number)
+        """Send all of its processes a signal, those too that come while it does so; others end meanwhile."""
+        told = set[int]()
+        while new := [pid for pid in self.processes if pid not in told]:
+            for pid in new:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            told.update(new)
 
     def kill(self) -> None:
         """End it as the kernel does when memory is short; nothing is left when this returns."""

@@ -19,6 +19,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from aiohttp import web
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
 
@@ -30,6 +31,7 @@ from modelcatalog.v1.refresh_service_pb2 import GetRefreshResponse, StartRefresh
 from modelcatalog_client import Refresh, RefreshCounts, RefreshStatus
 from modelcatalog_client.errors import CLASS_BY_REASON
 from small_catalog import SmallCatalog, clone_small
+from upstream_server import UpstreamServer
 
 pytest_plugins = "acceptance.fixtures"
 
@@ -45,9 +47,9 @@ async def ask(peer: Peer, *arguments: str) -> Result:
     return await asyncio.to_thread(refresh, peer.target, *arguments)
 
 
-def begin(*arguments: str) -> subprocess.Popen[str]:
+def begin(*arguments: str, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**variables)
     )
 
 
@@ -110,34 +112,54 @@ def server(templates: Services, steady_database: str, serve_for_module: Serve, f
     assert server.stop() == 0
 
 
-def test_a_run_is_followed_to_its_end_and_its_difference_shown(
-    templates: Services, serve: Serve, upstream: Upstream, small_database: str
+async def test_a_run_is_followed_to_its_end_and_its_difference_shown(
+    templates: Services, serve: Serve, small_database: str
 ) -> None:
-    own = {"MODELCATALOG_DATABASE_URL": small_database, "MODELCATALOG_REDIS_URL": templates.redis_url}
-    server = serve("--listen", "127.0.0.1:0", "--upstream-url", upstream.folder.as_uri(), *SMALL, **own)
-    upstream.model("openai/gpt-5")["cost"]["input"] = 2.5
-    models = upstream.document["providers"]["openai"]["models"]
-    models["gpt-next"] = models["gpt-5"] | {"id": "gpt-next"}
-    upstream.model("anthropic/claude-3-haiku-20240307")["name"] = 7
-    upstream.publish()
+    catalog = SmallCatalog()
+    catalog.model("openai/gpt-5")["cost"]["input"] = 2.5
+    catalog.add("openai/gpt-next", **catalog.model("openai/gpt-5") | {"id": "gpt-next"})
+    catalog.model("anthropic/claude-3-haiku-20240307")["name"] = 7
+    is_watched = asyncio.Event()
 
-    result = refresh("127.0.0.1:1", MODELCATALOG_LISTEN=server.address)
-    assert result.returncode == 2, "the flag wins over the environment"
-    result = command("refresh", MODELCATALOG_LISTEN=server.address)
-    assert result.returncode == 0, result.stderr
-    outcome, counts, *rest = result.stdout.splitlines()
+    async def answer_late(_request: web.Request) -> web.StreamResponse:
+        await is_watched.wait()  # or the run may be further when it begins to be watched
+        return web.Response(body=catalog.body, content_type="application/json")
+
+    async with UpstreamServer() as upstream:
+        upstream.misbehave("/catalog.json", answer_late)
+        own = {"MODELCATALOG_DATABASE_URL": small_database, "MODELCATALOG_REDIS_URL": templates.redis_url}
+        flags = ("--listen", "127.0.0.1:0", "--upstream-url", upstream.url, *SMALL)
+        server = await asyncio.to_thread(serve, *flags, **own)
+        result = await asyncio.to_thread(refresh, "127.0.0.1:1", MODELCATALOG_LISTEN=server.address)
+        assert result.returncode == 2, "the flag wins over the environment"
+
+        process = begin("refresh", MODELCATALOG_LISTEN=server.address)
+        assert process.stderr is not None
+        told: list[str] = []
+        while not any("FETCH" in line for line in told):
+            told.append(await asyncio.to_thread(process.stderr.readline))
+            assert told[-1], told
+        is_watched.set()
+        stdout, rest_of_stderr = await asyncio.to_thread(process.communicate, timeout=END_TIMEOUT_S)
+        stderr = "".join(told) + rest_of_stderr
+        assert process.returncode == 0, stderr
+        check_difference(stdout, stderr)
+
+        result = await asyncio.to_thread(refresh, server.address, "--json")
+        assert json.loads(result.stdout)["refresh"]["state"] in {"STATE_SUCCEEDED", "STATE_PARTIALLY_SUCCEEDED"}
+
+
+def check_difference(stdout: str, stderr: str) -> None:
+    outcome, counts, *rest = stdout.splitlines()
     assert ": PARTIALLY_SUCCEEDED, revision 1 → 2, " in outcome
     assert counts == "88 models: 1 added, 1 changed, 0 removed, 0 revived, 85 unchanged, 1 quarantined"
     rows = [line.split() for line in rest]
     assert ["openai/gpt-next"] in rows
     assert ["openai/gpt-5", "input", "1.25", "2.5", "+100.0", "%"] in rows
-    assert "/providers/anthropic/models/claude-3-haiku-20240307" in result.stdout
+    assert "/providers/anthropic/models/claude-3-haiku-20240307" in stdout
     for phase in ("FETCH", "VALIDATE", "COMPARE", "APPLY"):
-        assert f"modelcatalog: {phase}" in result.stderr
-    assert "\x1b" not in result.stdout + result.stderr
-
-    result = refresh(server.address, "--json")
-    assert json.loads(result.stdout)["refresh"]["state"] in {"STATE_SUCCEEDED", "STATE_PARTIALLY_SUCCEEDED"}
+        assert f"modelcatalog: {phase}" in stderr
+    assert "\x1b" not in stdout + stderr
 
 
 def test_json_is_all_there_is_on_stdout(server: Server, upstream: Upstream) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -20,12 +21,15 @@ from chaos.numbered import SWITCHED, NumberedCatalog
 from chaos.oracle import Oracle
 from modelcatalog.v1.refresh_pb2 import Refresh, RefreshStatus
 from modelcatalog_client import AsyncModelCatalogClient, CatalogError, refresh_error
+from small_catalog import until
 
 READERS = 4
 #: How long a caller waits for an answer.
 TIMEOUT_S = 4.0
 #: A minute until a write that the network has swallowed is given up, and as much as a fault may keep from hearing that.
 WATCH_S = 120.0
+#: How long after the last run a watch on all of them may take to hear of its end.
+HEARD_WITHIN_S = 30.0
 PAUSE_S = 0.005
 WORDS = ("gpt", "claude opus", "mini", "sonnet 4", "openai", "image", "o3", "turbo", "haiku", "codex")
 
@@ -79,6 +83,12 @@ class Load:
         self._random = random_
         self._stopping = asyncio.Event()
         self._number = 1
+        self._begun = list[float]()
+
+    @property
+    def oldest_call_at(self) -> float:
+        """When the first of the calls began that are under way."""
+        return min(self._begun, default=math.inf)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -101,8 +111,15 @@ class Load:
                     yield
                 finally:
                     self._stopping.set()
+            with suppress(TimeoutError):  # what it has not heard of by then is missed
+                await until(self._has_heard_of_all, seconds=HEARD_WITHIN_S)
             await watch.close()
             await watching
+
+    def _has_heard_of_all(self) -> bool:
+        """Whether the watch on all runs has got the ends of those that were watched by themselves."""
+        ended = {status.refresh_id for status in self.everything if status.kind == RefreshStatus.KIND_TERMINAL}
+        return ended >= self.oracle.watched_runs
 
     async def _follow(self, watch: Any) -> None:
         async for status in watch:
@@ -116,6 +133,7 @@ class Load:
     async def _ask(self, kind: str, call: Callable[[], Awaitable[Any]]) -> Any:
         """Return the answer, or ``None`` where there was none, which is noted."""
         begun = time.monotonic()
+        self._begun.append(begun)
         try:
             answer = await call()
         except CatalogError as error:
@@ -127,6 +145,7 @@ class Load:
                 self.undocumented.append(f"{window.name}: {error!r}")
             return None
         finally:
+            self._begun.remove(begun)
             self.window.longest_s = max(self.window.longest_s, time.monotonic() - begun)
         self.window.answered[kind] += 1
         return answer

@@ -96,6 +96,11 @@ class Oracle:
         self.watched += 1
         self._told.append((refresh_id, told))
 
+    @property
+    def watched_runs(self) -> set[str]:
+        """The runs that a watch of their own was on."""
+        return {refresh_id for refresh_id, _ in self._told}
+
     # --- the truth ------------------------------------------------------------------------------------------------
 
     async def judge(self, database_url: str, everything: Sequence[RefreshStatus]) -> None:

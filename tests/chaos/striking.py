@@ -20,7 +20,7 @@ from small_catalog import until
 #: So long a run may wait for a write that the network has swallowed, before it is given up; and some more for the next.
 WELL_WITHIN_S = 90.0
 #: What a call may come to on a machine that does everything else as well, and of how many: whose fault it is not.
-LATE, MAX_LATE = {"DEADLINE", "DEADLINE_EXCEEDED"}, 0.05
+LATE, MAX_LATE = {"DEADLINE", "DEADLINE_EXCEEDED", "REVISION_NOT_AVAILABLE"}, 0.05
 #: So long nothing may have failed for all to count as well.
 QUIET_S = 1.0
 
@@ -75,12 +75,16 @@ async def _strikes(
 
 
 async def _wait_until_well(load: Load) -> None:
-    """Wait until a new run has succeeded, all replicas are ready, and no call has failed for a while."""
+    """Wait until a new run has succeeded, all replicas are ready, and no call has failed for a while.
+
+    Nor may a call of the time before still be under way: it could fail when it is not the fault's any more.
+    """
     window = load.window
 
     def is_well() -> bool:
         quiet_s = time.monotonic() - max(window.last_failure_at, window.mended_at or 0)
-        return window.refreshed_at is not None and all(load.serving.values()) and quiet_s > QUIET_S
+        is_over = load.oldest_call_at > (window.mended_at or 0)
+        return window.refreshed_at is not None and all(load.serving.values()) and quiet_s > QUIET_S and is_over
 
     with suppress(TimeoutError):  # the window tells
         await until(is_well, seconds=WELL_WITHIN_S)

@@ -30,10 +30,8 @@ from modelcatalog.v1.model_catalog_service_pb2 import GetModelRequest, ListModel
 from modelcatalog.v1.model_catalog_service_pb2_grpc import ModelCatalogStub
 from modelcatalog.v1.refresh_service_pb2 import StartRefreshRequest
 from modelcatalog.v1.refresh_service_pb2_grpc import RefreshServiceStub
-from modelcatalog_server import app
-from modelcatalog_server.backends import start_backends
-from modelcatalog_server.settings import Settings
 from scraping import Scrape, Target
+from served import served
 from small_catalog import SmallCatalog, clone_small, fetch, locked, until
 from upstream_server import UpstreamServer, status
 
@@ -202,27 +200,8 @@ async def set_up(templates: Services, database_url: str) -> AsyncIterator[Scene]
             drain_delay_seconds=0,
         )
         target = Target(settings.metrics_listen)
-        async with serving(settings) as (task, channel):
+        async with served(settings, retries=False) as (task, channel):  # refusals are to be seen
             yield Scene(target, database_url, database, redis, upstream, SmallCatalog(), channel, task)
-
-
-@asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[tuple[asyncio.Task[None], grpc.aio.Channel]]:
-    """Yield the task that serves, from ready on, and a channel without second attempts: refusals are to be seen."""
-    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    async with start_backends(settings) as backends:
-        task = asyncio.create_task(app.serve(settings, backends, ready.set_result))
-        waited_for: list[asyncio.Future[Any]] = [task, ready]
-        await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
-        try:
-            assert ready.done(), task
-            address = (await ready).partition(" ready on ")[2].partition(": ")[0]
-            options = [("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0)]
-            async with grpc.aio.insecure_channel(address, options) as channel:
-                yield task, channel
-        finally:
-            task.cancel()
-            await asyncio.wait({task})
 
 
 FAILS_FOR_THE_SERVERS_SAKE = (

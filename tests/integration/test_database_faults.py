@@ -32,11 +32,11 @@ from modelcatalog.v1.refresh_service_pb2 import GetRefreshRequest, StartRefreshR
 from modelcatalog.v1.refresh_service_pb2_grpc import RefreshServiceStub
 from modelcatalog_client import DatabaseUnavailableError, Refresh, from_rpc_error
 from modelcatalog_server import app
-from modelcatalog_server.backends import start_backends
 from modelcatalog_server.domain import errors
 from modelcatalog_server.domain.errors import StartupError
 from modelcatalog_server.storage import migrations
 from modelcatalog_server.storage.pools import Pools, PoolSettings
+from served import served
 from small_catalog import SmallCatalog, clone_small, fetch, load_small, locked, until
 from standby import Pair, standby_pair
 from upstream_server import UpstreamServer
@@ -117,24 +117,13 @@ class Scene:
 @asynccontextmanager
 async def serving(templates: Services, url: str, **more: Any) -> AsyncIterator[Scene]:
     """Serve as the command does, with an upstream of its own."""
-    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     catalog = SmallCatalog()
     async with UpstreamServer() as upstream:
         upstream.serve("/catalog.json", catalog.body)
         schedule = {"refresh_full_cron": "off", "refresh_incremental_cron": "off", "metrics_listen": "off"}
         settings = make_settings(templates, url, upstream_url=upstream.url, drain_delay_seconds=0, **schedule, **more)
-        async with start_backends(settings) as backends:
-            task = asyncio.create_task(app.serve(settings, backends, ready.set_result))
-            tasks: list[asyncio.Future[Any]] = [task, ready]
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            try:
-                assert ready.done(), task
-                address = (await ready).partition(" ready on ")[2].partition(": ")[0]
-                async with grpc.aio.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
-                    yield Scene(channel, catalog, upstream)
-            finally:
-                task.cancel()
-                await asyncio.wait({task})
+        async with served(settings) as (_, channel):
+            yield Scene(channel, catalog, upstream)
 
 
 @pytest.fixture

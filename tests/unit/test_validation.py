@@ -172,7 +172,7 @@ REFUSED = [
     (catalog.ListModelsRequest(order_by="x" * 2049), "order_by", errors.InvalidOrderByError),
     (catalog.ListProvidersRequest(page_token="x" * 524_289), "page_token", errors.InvalidPageTokenError),
     (catalog.GetModelRequest(model_id=MODEL, if_none_match="x" * 257), "if_none_match", errors.InvalidQueryError),
-    (catalog.GetModelRequest(model_id=MODEL, view=7), "view", errors.InvalidQueryError),  # type: ignore[arg-type]
+    (catalog.GetModelRequest(model_id=MODEL, view=7), "view", errors.InvalidQueryError),  # type: ignore[arg-type] # no view is meant
     (
         catalog.GetModelRequest(model_id=MODEL, read_mask=FieldMask(paths=["id"] * 101)),
         "read_mask",

@@ -23,6 +23,7 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self
 
 _PIECE = 64 * 1024
@@ -130,9 +131,18 @@ class FaultProxy:
         self._is_open.set()
 
     def _take_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._accept((reader, writer)))
+        near = (reader, writer)
+        if self._server is None or not self._server.is_serving():  # accepted just before the end
+            _Link((near, near)).reset()
+            return
+        task = asyncio.create_task(self._accept(near))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._let_go, near))
+
+    def _let_go(self, near: _End, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():  # perhaps before it had begun
+            _Link((near, near)).reset()
 
     async def _accept(self, near: _End) -> None:
         if self._refuses:

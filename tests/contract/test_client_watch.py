@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from contract.client_peer import DRIVER_IDS, DRIVERS, AsyncDriver, Behaviour, Peer, fail, hang, serving
+from fault_proxy import FaultProxy
 from modelcatalog_client import (
     AsyncModelCatalogClient,
     CallCancelledError,
@@ -120,10 +121,16 @@ async def test_a_server_that_stays_silent_is_unavailable(driver: AsyncDriver, cl
         await driver.read(watch)
 
 
+def port_of(peer: Peer) -> int:
+    return int(peer.target.rpartition(":")[2])
+
+
 async def test_a_server_that_comes_back_is_found_again(driver: AsyncDriver) -> None:
-    async with serving(Peer()) as first:
+    # Behind a proxy, for nobody else may take the address meanwhile.
+    async with serving(Peer()) as first, FaultProxy("127.0.0.1", port_of(first)) as proxy:
         first.streams.append([event("STATE", 1), hang])
-        async with driver.client(first.target, options=[("grpc.max_reconnect_backoff_ms", 100)]) as client:
+        target = f"127.0.0.1:{proxy.port}"
+        async with driver.client(target, options=[("grpc.max_reconnect_backoff_ms", 100)]) as client:
             client._reconnect_policy = IMPATIENT
             watch = client.watch_refresh_status("a")
             assert shown(await driver.take(watch, 1)) == ["STATE 1"]
@@ -132,7 +139,8 @@ async def test_a_server_that_comes_back_is_found_again(driver: AsyncDriver) -> N
             await first.stop()
             second = Peer()
             second.streams.append([event("STATE", 2), event("TERMINAL", 3)])
-            async with serving(second, first.target):
+            async with serving(second):
+                proxy.lead_to("127.0.0.1", port_of(second))
                 assert shown(await reading) == ["STATE 2", "TERMINAL 3"]
             assert second.tokens == ["a1"]
 

@@ -268,7 +268,9 @@ async def the_database_is_slow_and_too_much_is_asked(scene: Scene) -> None:
         ):
             reads = [asyncio.create_task(scene.read()) for _ in range(2 * RUNNING)]
             await until(scene.is_held_up)
-        assert set(await asyncio.gather(*reads)) <= {"OK", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
+        # The last of them where a machine takes 5 s to come here.
+        answers = {"OK", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED"}
+        assert set(await asyncio.gather(*reads)) <= answers
 
 
 async def redis_is_away(scene: Scene) -> None:

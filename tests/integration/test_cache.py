@@ -75,25 +75,33 @@ class Relay:
     answering: asyncio.Event = field(default_factory=asyncio.Event)
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    _relaying: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def url(self) -> str:
         return f"unix://{self.path}"
 
     async def start(self) -> None:
-        self._server = await asyncio.start_unix_server(self._relay, self.path)
+        self._server = await asyncio.start_unix_server(self._take_on, self.path)
 
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
         for writer in list(self._writers):
             writer.close()
+        if self._relaying:
+            await asyncio.wait(self._relaying)
         if self._server is not None:
             await self._server.wait_closed()
         self.path.unlink(missing_ok=True)
 
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _take_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        task = asyncio.create_task(self._relay(reader, writer))
+        self._relaying.add(task)
+        task.add_done_callback(self._relaying.discard)
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             up_reader, up_writer = await asyncio.open_unix_connection(self.target)
             await asyncio.gather(self._copy(reader, up_writer), self._copy(up_reader, writer, answers=True))

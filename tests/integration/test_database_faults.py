@@ -157,7 +157,7 @@ async def test_while_it_is_away_memory_answers_and_says_how_old_that_is(
                 await asyncio.sleep(8 - (time.monotonic() - begun))
             asked = time.monotonic()
             await scene.fails(scene.read_from_database)
-            assert time.monotonic() - asked < 2, "where there is no server, nobody has to wait for one"
+            assert time.monotonic() - asked < 3, "where there is no server, nobody has to wait for one"
             now = await scene.read_from_memory()
             assert now["x-catalog-checked-at"] == before["x-catalog-checked-at"]
             proxy.mend()
@@ -238,7 +238,7 @@ async def test_what_the_operator_says_of_connections_holds(database: str) -> Non
 
 async def _is_waiting(database: str) -> bool:
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    return await fetch(database, waiting) == [1]
+    return await fetch(database, waiting) != [0]
 
 
 async def test_after_a_restart_no_call_meets_a_connection_that_has_ended(templates: Services, database: str) -> None:
@@ -278,7 +278,8 @@ async def test_where_it_can_only_be_read_reads_go_on_and_writes_say_why(template
 
 async def set_read_only(templates: Services, name: str, value: str) -> None:
     templates.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}")
-    templates.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    # Until they have ended: one that is about to is met as one that lives.
+    templates.execute(f"SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE datname = '{name}'")
 
 
 async def test_a_server_that_starts_where_it_can_only_be_read_serves(templates: Services, database: str) -> None:

@@ -53,7 +53,7 @@ async def test_it_answers_for_a_while_after_it_has_turned_not_ready(stage: Stage
         watches = [health.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", "modelcatalog.accepting")]
         assert [(await watch.read()).status for watch in watches] == [SERVING] * 2
         assert (await client.get_model("openai/gpt-5")).model.id == "openai/gpt-5"  # it is connected
-        draining = asyncio.create_task(stage.running.server.drain(5, delay_s=2))
+        draining = asyncio.create_task(stage.running.server.drain(5, delay_s=3))
         assert [(await watch.read()).status for watch in watches] == [NOT_SERVING] * 2
 
         assert (await health.Check(health_pb2.HealthCheckRequest())).status == NOT_SERVING

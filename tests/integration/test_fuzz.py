@@ -316,7 +316,7 @@ async def test_garbage_on_a_connection_harms_nobody_else(target: Target, what: s
         writer.write(garbage)
         said = await listen(reader)
     finally:
-        writer.close()
+        writer.transport.abort()
     assert b"Traceback" not in said
     assert b"psycopg" not in said
     await target.still_answers()
@@ -335,7 +335,7 @@ async def test_a_connection_begins_only_so_many_calls_that_never_send_their_requ
         refused = frame(RST_STREAM, 0, 2199, (7).to_bytes(4, "big"))  # REFUSED_STREAM
         await listen_for(reader, refused)
     finally:
-        writer.close()
+        writer.transport.abort()
     await target.still_answers()
 
 
@@ -380,7 +380,7 @@ async def test_a_revision_of_digits_that_are_no_ascii_is_refused_of_what_is_at_h
         writer.write(PREFACE + frame(SETTINGS, 0, 0, b"") + begin + frame(DATA, END_STREAM, 1, grpc_message(GET)))
         said = await listen_for(reader, b"x-catalog-min-revision: must be a revision number")
     finally:
-        writer.close()
+        writer.transport.abort()
     assert b"ValueError" not in said
 
 
@@ -418,7 +418,7 @@ async def test_garbage_on_many_connections_at_once_harms_nobody(target: Target) 
             writer.write(rng.choice(kinds)[1][: rng.randrange(1, 20_000)])
             await listen(reader)
         finally:
-            writer.close()
+            writer.transport.abort()
 
     for _ in range(0, count, AT_ONCE):
         await asyncio.gather(*(meddle() for _ in range(AT_ONCE)))

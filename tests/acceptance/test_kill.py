@@ -40,7 +40,7 @@ from modelcatalog_server import app
 from modelcatalog_server.domain.refresh import State
 from replicas import Replica, StartReplica, assert_consistent, digest_content, kept_events, replicas
 from seeds import seed_of
-from small_catalog import SmallCatalog, clone_small, fetch
+from small_catalog import SmallCatalog, clone_small, fetch, until
 from upstream_server import UpstreamServer
 
 KILLS = int(os.environ.get("KILLS", "50"))
@@ -347,11 +347,18 @@ async def restart(mortal: Mortal, _patient: Patient) -> None:
 
 async def kill_backend(_mortal: Mortal, patient: Patient) -> None:
     """PostgreSQL takes the memory that all its processes share for damaged: it ends them all and recovers."""
-    pids = await fetch(
-        patient.url,
-        "SELECT pid FROM pg_stat_activity WHERE application_name = 'modelcatalog-write' ORDER BY state, pid",
-    )
-    os.kill(pids[0], signal.SIGKILL)
+    pids: list[int] = []
+
+    async def are_there() -> bool:  # after the blow before they may still be on their way
+        pids[:] = await fetch(
+            patient.url,
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'modelcatalog-write' ORDER BY state, pid",
+        )
+        return bool(pids)
+
+    await until(are_there)
+    with suppress(ProcessLookupError):
+        os.kill(pids[0], signal.SIGKILL)
 
 
 async def test_a_database_that_dies_or_restarts_leaves_the_old_catalog_or_the_new_one(

@@ -116,7 +116,7 @@ class Peer:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with self._changed:
-            await asyncio.wait_for(self._changed.wait_for(condition), 10)
+            await asyncio.wait_for(self._changed.wait_for(condition), 30)
 
     async def stop(self) -> None:
         assert self.server is not None

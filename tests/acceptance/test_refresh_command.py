@@ -236,7 +236,7 @@ def test_on_a_terminal_there_is_a_bar(server: Server, folder: Path) -> None:
         shown = read_terminal(terminal)
         stdout, _ = process.communicate(timeout=END_TIMEOUT_S)
         assert process.returncode == 0, shown
-    assert "VALIDATE" in shown
+    assert "VALIDATE" in shown or "COMPARE" in shown, "which it may have come to before it is watched"
     assert "\x1b[" in shown
     assert "\x1b" not in stdout
     assert "SUCCEEDED" in stdout

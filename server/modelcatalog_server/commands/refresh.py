@@ -27,6 +27,7 @@ from modelcatalog_client import (
     UnavailableError,
 )
 from modelcatalog_server.commands.asking import INTERRUPTED, next_steps, no_server
+from modelcatalog_server.commands.interrupting import interrupting
 from modelcatalog_server.commands.refresh_progress import open_progress
 from modelcatalog_server.commands.refresh_result import advise, describe_request, is_over, print_result
 from modelcatalog_server.commands.server_options import ServerOptions
@@ -141,7 +142,11 @@ def _follow(
 
 def _watch(client: ModelCatalogClient, refresh: Refresh, timeout_s: float | None) -> Refresh:
     """Show what happens until the run is over, and return it as last seen."""
-    with open_progress() as progress, client.watch_refresh_status(refresh.id, timeout=timeout_s) as watch:
+    with (
+        open_progress() as progress,
+        client.watch_refresh_status(refresh.id, timeout=timeout_s) as watch,
+        interrupting(watch.close),
+    ):
         for status in watch:
             if status.HasField("refresh"):
                 refresh = status.refresh

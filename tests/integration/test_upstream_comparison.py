@@ -241,6 +241,23 @@ async def test_leaves_no_process_behind_when_cancelled_at_work() -> None:
     assert is_gone(pid)
 
 
+async def test_a_process_that_is_stopped_and_goes_on_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")  # as in the image
+
+    async def stop_and_go(comparison: SpawnedComparison) -> None:
+        await until(lambda: comparison._process is not None)
+        while True:
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                os.kill(pid_of(comparison), number)
+                await asyncio.sleep(0.005)
+
+    async with SpawnedComparison(encode_model) as comparison, asyncio.TaskGroup() as group:
+        stopping = group.create_task(stop_and_go(comparison))
+        whole = await compare(comparison, CATALOG)
+        stopping.cancel()
+    assert whole == compare_payload(CATALOG, NOTHING, provider_id=None, full=False)
+
+
 async def test_a_killed_process_is_an_error_with_a_clear_line() -> None:
     async with SpawnedComparison(encode_model) as comparison:
         question = asyncio.create_task(compare(comparison, ENDLESS))

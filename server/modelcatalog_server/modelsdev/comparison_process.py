@@ -73,14 +73,20 @@ def main() -> None:
     end_with_parent(int(sys.argv[1]))
     os.nice(_NICENESS)  # whoever reads the catalog goes first
     gc.disable()  # nothing here makes cycles, and the process is short-lived
+    # Where PYTHONUNBUFFERED is set, standard output writes what the pipe has room for when a signal comes, and no more.
+    with open(sys.stdout.fileno(), "wb", closefd=False) as answers:
+        _answer(sys.stdin.buffer, answers)
+
+
+def _answer(asked: IO[bytes], answers: IO[bytes]) -> None:
     questions = Decoder(Question)
     decoder: RecordDecoder | None = None
     while True:
         try:
-            question = questions.decode(read_frame(sys.stdin.buffer))
+            question = questions.decode(read_frame(asked))
         except EOFError:
             return
         decoder = decoder or RecordDecoder(full=question.full, bad=question.bad)
-        write_frame(sys.stdout.buffer, Reply(decoder.answer(question.tasks), question.is_last))
+        write_frame(answers, Reply(decoder.answer(question.tasks), question.is_last))
         if question.is_last:
             decoder = None

@@ -222,7 +222,7 @@ async def _compose(
     feed = await stack.enter_async_context(RefreshFeed(store, TokenSealer(token_key, "resume"), changed, current.reach))
 
     async def prepare() -> None:
-        responses.take_ahead(await prepare_ahead(reader, responses.hot))
+        responses.take_ahead(await prepare_ahead(reader, await responses.hottest_here()))
 
     await stack.enter_async_context(RevisionFollower(current, snapshots.look, changed, prepare))
     control = ResponseCacheControl(responses, cache, catalog.tell_processes, current.moved)

@@ -98,7 +98,6 @@ async def test_models_that_are_asked_for_most_are_at_hand_as_it_turns_to_a_new_r
         for id_ in 2 * (GPT_5, gone):
             await client.get_model(id_)
         await client.get_model(GPT_5, read_mask=["id"])
-        await running.responses.share_hot_requests()
         stage.catalog.model(GPT_5)["name"] = "new"
         await client.update_provider("zeldoc", enabled=False)
         await until(lambda: running.responses.version.startswith("2-"))

@@ -123,12 +123,19 @@ def read(near: NearCache[str], version: str, **times: int) -> None:
             near.get(version, key)
 
 
+def hottest(near: NearCache[str]) -> list[tuple[str, int]]:
+    ranked: list[tuple[str, int]] = []
+    for _ in near.rank(ranked):
+        pass
+    return ranked
+
+
 def test_what_is_read_most_outlives_its_version_by_name() -> None:
     near = make()
     put(near, "a", "b", "c", "d", "never")
     read(near, "1", a=8, b=2, c=9, d=3)
     near.turn_to("2")
-    assert near.hottest() == [("c", 9), ("a", 8), ("d", 3)]
+    assert hottest(near) == [("c", 9), ("a", 8), ("d", 3)]
 
 
 def test_a_rebuilt_entry_cools_down_when_nobody_asks_any_more() -> None:
@@ -138,7 +145,7 @@ def test_a_rebuilt_entry_cools_down_when_nobody_asks_any_more() -> None:
     for version, expected in (("2", [("a", 4), ("b", 1)]), ("3", [("a", 2)]), ("4", [("a", 1)]), ("5", [])):
         near.turn_to(version)
         put(near, "a", "b", version=version)
-        assert near.hottest() == expected
+        assert hottest(near) == expected
 
 
 def test_what_was_read_is_known_however_many_turns_pass_before_somebody_asks() -> None:
@@ -148,8 +155,27 @@ def test_what_was_read_is_known_however_many_turns_pass_before_somebody_asks() -
     near.turn_to("2")
     put(near, "a", version="2")
     near.turn_to("3")
-    assert near.hottest() == [("a", 4), ("b", 2)]
+    assert hottest(near) == [("a", 4), ("b", 2)]
     assert held(near) == []
+
+
+def test_what_is_read_most_is_found_among_many_whatever_comes_between_two_steps() -> None:
+    near = make(max_entries=10_000)
+    keys = [f"key-{number}" for number in range(1000)]
+    put(near, *keys)
+    times = {key: number % 7 + 1 for number, key in enumerate(keys)}
+    read(near, "1", **times | {"key-3": 20, "key-500": 30, "key-999": 10})
+    expected = [("key-500", 30), ("key-3", 20), ("key-999", 10)]
+    ranked: list[tuple[str, int]] = []
+    steps = near.rank(ranked)
+    next(steps)
+    put(near, "more")
+    assert len(list(steps)) > 3
+    assert ranked == expected
+    near.turn_to("2")
+    next(near.settle())
+    put(near, "key-500", version="2")
+    assert hottest(near) == [("key-3", 20), ("key-500", 15), ("key-999", 10)]
 
 
 # --- that there is nothing ------------------------------------------------------------------------------------------

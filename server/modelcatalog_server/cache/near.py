@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Generic, TypeVar
@@ -101,24 +101,29 @@ class NearCache(Generic[K]):
         """Remember what was read most before the turn, and free the memory of the rest, step by step."""
         while self._before:
             some = [self._before.popitem() for _ in range(min(_ENTRIES_A_STEP, len(self._before)))]
-            self._heat = dict(self._rank(some))
+            self._heat = self._hottest_of(self._heat, some)
             yield
 
     def _settle(self) -> None:
         for _ in self.settle():
             pass
 
-    def hottest(self) -> list[tuple[K, int]]:
-        """Return the keys that were read most, with how often, hottest first; after a turn those of the version before.
+    def rank(self, ranked: list[tuple[K, int]]) -> Iterator[None]:
+        """Fill in the keys that were read most, with how often, hottest first, step by step.
 
-        A rebuilt entry begins with half of what it had, so that what nobody asks for any more cools down.
+        After a turn they are those of the version before. A rebuilt entry begins with half of what it had, so that what
+        nobody asks for any more cools down.
         """
-        self._settle()
-        return self._rank(self._entries.items())
+        yield from self.settle()
+        heat, entries = self._heat, list(self._entries.items())
+        for start in range(0, len(entries), _ENTRIES_A_STEP):
+            heat = self._hottest_of(heat, entries[start : start + _ENTRIES_A_STEP])
+            yield
+        ranked.extend(heat.items())
 
-    def _rank(self, entries: Iterable[tuple[K, _Entry]]) -> list[tuple[K, int]]:
-        heat = {**self._heat, **{key: entry.reads for key, entry in entries if entry.reads}}
-        return heapq.nlargest(self.max_hot, heat.items(), key=itemgetter(1))
+    def _hottest_of(self, heat: Mapping[K, int], entries: Iterable[tuple[K, _Entry]]) -> dict[K, int]:
+        both = {**heat, **{key: entry.reads for key, entry in entries if entry.reads}}
+        return dict(heapq.nlargest(self.max_hot, both.items(), key=itemgetter(1)))
 
     def _take_heat(self, key: K) -> int:
         heat, before = self._heat.pop(key, 0), self._before.pop(key, None)

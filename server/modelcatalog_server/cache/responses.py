@@ -17,6 +17,7 @@ from modelcatalog_server.domain.errors import DeadlineError, NotFoundError
 from modelcatalog_server.domain.ports.caching import EncodedResponse, RequestKey
 from modelcatalog_server.domain.ports.catalog import CatalogState
 from modelcatalog_server.domain.spans import span
+from modelcatalog_server.domain.tasks import run_in_slices
 
 Fetch = Callable[[bytes], Coroutine[Any, Any, EncodedResponse]]
 
@@ -54,8 +55,6 @@ class CachedResponses:
         self._state: CatalogState | None = None
         self._version = ""
         self._ahead: Sequence[tuple[RequestKey, EncodedResponse]] = ()
-        #: What was asked for most when that was last looked at, hottest first.
-        self.hot: Sequence[RequestKey] = ()
         #: How often it was told to forget.
         self.forgotten = 0
         #: Reads that the near layer could not answer.
@@ -131,15 +130,19 @@ class CachedResponses:
         self.forgotten += 1
         return count
 
-    async def hot_requests(self) -> Sequence[RequestKey]:
+    async def hottest_here(self) -> list[RequestKey]:
+        """Return what was asked for most in this process, hottest first."""
+        ranked: list[tuple[RequestKey, int]] = []
+        await run_in_slices(self.near.rank(ranked))
+        return [key for key, _ in ranked]
+
+    async def hot_requests(self) -> list[RequestKey]:
         """Return what was asked for most: here, or before anything was asked here, in the other processes."""
-        self.hot = [key for key, _ in self.near.hottest()] or await self.shared.get_hot_requests(self.near.max_hot)
-        return self.hot
+        return await self.hottest_here() or await self.shared.get_hot_requests(self.near.max_hot)
 
     async def share_hot_requests(self) -> None:
         """Let other processes know what is asked for most here."""
-        if hot := [key for key, _ in self.near.hottest()]:
-            self.hot = hot
+        if hot := await self.hottest_here():
             await self.shared.put_hot_requests(hot)
 
     async def _fetch(

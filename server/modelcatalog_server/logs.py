@@ -5,6 +5,7 @@ How much is logged can be switched while the process runs: SIGUSR1 turns to ``de
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,11 @@ Level = Literal["debug", "info", "warning", "error"]
 
 _log = structlog.get_logger(__name__)
 
+#: By the names of the methods of a logger.
+_SEVERITIES = {name.lower(): severity for name, severity in logging.getLevelNamesMapping().items()} | {
+    "exception": logging.ERROR
+}
+
 
 class LogLevel:
     """The least severe level that is logged: that of the settings, or ``debug``."""
@@ -28,8 +34,7 @@ class LogLevel:
 
     def admits(self, method: str) -> bool:
         """Whether what is logged by a method of this name is severe enough."""
-        severity = logging.ERROR if method == "exception" else logging.getLevelNamesMapping()[method.upper()]
-        return severity >= self._least
+        return _SEVERITIES[method] >= self._least
 
     def set_usual(self, level: Level) -> None:
         """Log from this level on."""
@@ -83,6 +88,14 @@ def _escape_texts(_logger: Any, _method: str, fields: structlog.typing.EventDict
     return {name: _escape(value) if isinstance(value, str) else value for name, value in fields.items()}
 
 
+#: Made once: ``json.dumps`` with a ``default`` makes one a line, which takes longer than to encode it.
+_ENCODER = json.JSONEncoder(default=repr)
+
+
+def _encode(fields: structlog.typing.EventDict, **_options: Any) -> str:
+    return _ENCODER.encode(fields)
+
+
 def _write_traceback(output: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
     plain = StringIO()
     structlog.dev.plain_traceback(plain, exc_info)
@@ -107,7 +120,7 @@ def set_up_logs(level: Level, log_format: Literal["auto", "console", "json"]) ->
         if readable
         else [
             structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(_encode),
         ]
     )
     structlog.configure(

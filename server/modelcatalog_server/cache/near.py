@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Generic, TypeVar
@@ -101,7 +101,7 @@ class NearCache(Generic[K]):
         """Remember what was read most before the turn, and free the memory of the rest, step by step."""
         while self._before:
             some = [self._before.popitem() for _ in range(min(_ENTRIES_A_STEP, len(self._before)))]
-            self._heat = self._hottest_of(self._heat, some)
+            self._heat = self._hottest_of(self._heat, {key: entry.reads for key, entry in some})
             yield
 
     def _settle(self) -> None:
@@ -115,14 +115,15 @@ class NearCache(Generic[K]):
         nobody asks for any more cools down.
         """
         yield from self.settle()
-        heat, entries = self._heat, list(self._entries.items())
-        for start in range(0, len(entries), _ENTRIES_A_STEP):
-            heat = self._hottest_of(heat, entries[start : start + _ENTRIES_A_STEP])
+        heat, keys = self._heat, list(self._entries)  # not the items: so many new pairs set the garbage collector off
+        for start in range(0, len(keys), _ENTRIES_A_STEP):
+            some = keys[start : start + _ENTRIES_A_STEP]
+            heat = self._hottest_of(heat, {key: self._entries[key].reads for key in some if key in self._entries})
             yield
         ranked.extend(heat.items())
 
-    def _hottest_of(self, heat: Mapping[K, int], entries: Iterable[tuple[K, _Entry]]) -> dict[K, int]:
-        both = {**heat, **{key: entry.reads for key, entry in entries if entry.reads}}
+    def _hottest_of(self, heat: Mapping[K, int], reads: Mapping[K, int]) -> dict[K, int]:
+        both = {**heat, **{key: count for key, count in reads.items() if count}}
         return dict(heapq.nlargest(self.max_hot, both.items(), key=itemgetter(1)))
 
     def _take_heat(self, key: K) -> int:

@@ -71,7 +71,7 @@ class FaultProxy:
 
     async def __aexit__(self, *exc_info: object) -> None:
         assert self._server is not None
-        self._server.close()
+        await stop_listening(self._server)
         tasks = self._tasks | {task for link in self._links for task in link.tasks}
         for task in tasks:
             task.cancel()
@@ -190,6 +190,18 @@ class FaultProxy:
         await self._is_open.wait()
         if link.forgotten:
             await asyncio.Event().wait()
+
+
+async def stop_listening(server: asyncio.Server) -> None:
+    """Close a server without losing a connection that it is just accepting.
+
+    Before Python 3.12 one that was accepted in the turn in which its server is closed is never closed itself.
+    """
+    for listening in server.sockets:
+        asyncio.get_running_loop().remove_reader(listening.fileno())
+    for _ in range(2):
+        await asyncio.sleep(0)
+    server.close()
 
 
 def socket_of(url: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from conftest import Services, make_settings
+from fault_proxy import stop_listening
 from modelcatalog.v1 import model_catalog_service_pb2 as pb
 from modelcatalog.v1.model_catalog_service_pb2_grpc import ModelCatalogStub
 from modelcatalog.v1.model_pb2 import MODEL_VIEW_FULL
@@ -64,7 +65,7 @@ async def wire_to(address: str) -> AsyncIterator[Wire]:
     try:
         yield wire
     finally:
-        server.close()
+        await stop_listening(server)
         await end_tasks(*tasks)
 
 

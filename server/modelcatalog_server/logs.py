@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from io import StringIO
 from typing import Any, Literal, TextIO
 
+import msgspec
 import structlog
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -89,11 +90,22 @@ def _escape_texts(_logger: Any, _method: str, fields: structlog.typing.EventDict
 
 
 #: Made once: ``json.dumps`` with a ``default`` makes one a line, which takes longer than to encode it.
-_ENCODER = json.JSONEncoder(default=repr)
+_ASCII_ENCODER = json.JSONEncoder(default=repr, separators=(",", ":"))
+_ENCODER = msgspec.json.Encoder(enc_hook=repr)
 
 
-def _encode(fields: structlog.typing.EventDict, **_options: Any) -> str:
-    return _ENCODER.encode(fields)
+def _encode(fields: structlog.typing.EventDict, **_options: Any) -> bytes:
+    """Return a line of JSON. It is ASCII: what is not is escaped, as it may do something to a terminal."""
+    try:
+        line = _ENCODER.encode(fields)
+    except (TypeError, UnicodeEncodeError):  # half a surrogate pair, or a key that is no text
+        line = b"\xff"
+    return line if line.isascii() else _ASCII_ENCODER.encode(fields).encode("ascii")
+
+
+def _decode(_logger: Any, _method: str, line: Any) -> str:
+    text: str = line.decode("ascii")
+    return text
 
 
 def _write_traceback(output: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
@@ -126,12 +138,19 @@ def set_up_logs(level: Level, log_format: Literal["auto", "console", "json"]) ->
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=_SwitchedLogger,
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),  # a line at once: several processes may write
+        # A line at once: several processes may write.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr)
+        if readable
+        else structlog.BytesLoggerFactory(sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            *rendering,
+            *([] if readable else [_decode]),
+        ],
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)

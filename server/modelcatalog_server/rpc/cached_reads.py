@@ -131,7 +131,7 @@ class CachedReads:
                 request_id = new_request_id()
                 context.set_trailing_metadata(((REQUEST_ID, request_id), *self._trailers(held.state)))
                 measured.note_hit(begun)
-                log.note_success(method, request_id, begun, admitted.name, context, request)
+                log.note_success(method, request_id, begun, admitted.name, context, request, held.state.revision)
             if with_gzip:
                 await compress(context, body)
             return body

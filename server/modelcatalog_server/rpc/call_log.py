@@ -47,11 +47,21 @@ class CallLog:
         self._share = 1 if debug else self._usual_share
 
     def note_success(
-        self, method: str, request_id: str, begun: float, principal: str, context: Context, request: object
+        self,
+        method: str,
+        request_id: str,
+        begun: float,
+        principal: str,
+        context: Context,
+        request: object,
+        revision: int | None = None,
     ) -> None:
-        """Log the call if it is its turn. ``begun`` is what ``time.perf_counter`` said."""
+        """Log the call if it is its turn.
+
+        ``begun`` is what ``time.perf_counter`` said, ``revision`` that of the answer, where it is at hand.
+        """
         if self._share and self._chance() < self._share:  # each near hit comes here: nothing else before
-            fields = self._fields(method, request_id, begun, principal, context, request)
+            fields = self._fields(method, request_id, begun, principal, context, request, revision)
             self._log.info("call", code="OK", **fields)
 
     def note_failure(
@@ -81,17 +91,26 @@ class CallLog:
             self._log.error("call failed on a fault of the service", code="INTERNAL", exc_info=failure, **fields)
 
     def _fields(
-        self, method: str, request_id: str, begun: float, principal: str, context: Context, request: object
+        self,
+        method: str,
+        request_id: str,
+        begun: float,
+        principal: str,
+        context: Context,
+        request: object,
+        revision: int | None = None,
     ) -> dict[str, Any]:
         duration_ms = round((time.perf_counter() - begun) * 1000, 3)
-        known: dict[str, Any] = {
-            "principal": principal,
-            "revision": _revision_of(context),
-            "caller_request_id": _caller_id_of(context),
-            "request": describe_request(method, request) if self._with_requests else None,
-        }
-        told = {name: value for name, value in known.items() if value}
-        return {"method": method, "request_id": request_id, "duration_ms": duration_ms, **told}
+        fields: dict[str, Any] = {"method": method, "request_id": request_id, "duration_ms": duration_ms}
+        if principal:
+            fields["principal"] = principal
+        if revision := revision or _revision_of(context):
+            fields["revision"] = revision
+        if caller_request_id := _caller_id_of(context):
+            fields["caller_request_id"] = caller_request_id
+        if self._with_requests and (described := describe_request(method, request)):
+            fields["request"] = described
+        return fields
 
 
 def _revision_of(context: Context) -> int | None:

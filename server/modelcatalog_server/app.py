@@ -50,7 +50,7 @@ from modelcatalog_server.domain.ports.quotas import Quotas
 from modelcatalog_server.domain.ports.upstream import Progress, Upstream
 from modelcatalog_server.domain.refresh import Payload, Refresh, RefreshRequest, State, Trigger
 from modelcatalog_server.domain.signal import Signal
-from modelcatalog_server.domain.tasks import fail_after, run_all
+from modelcatalog_server.domain.tasks import callers, fail_after, run_all
 from modelcatalog_server.identity.certificates import TlsFiles
 from modelcatalog_server.identity.following import FollowedFiles
 from modelcatalog_server.logs import LEVEL
@@ -230,6 +230,7 @@ async def _compose(
     policy = PolicyService(PostgresPolicy(pools), reader)
     cached_reads = CachedReads(responses, snapshots.catch_up)
     calls, call_log = CallMeasures(), CallLog(settings.access_log_percent)
+    stack.enter_context(callers.counted_by(calls.count_reads))
     stack.enter_context(LEVEL.followed_by(call_log.set_debug))
     server = RpcServer(
         settings.listen,

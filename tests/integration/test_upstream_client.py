@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import random
 import zlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from aiohttp import web
 import upstream_server
 from modelcatalog_server.domain.errors import StartupError, UpstreamInvalidError, UpstreamUnavailableError
 from modelcatalog_server.modelsdev.client import BUNDLED_SNAPSHOT, ModelsDevUpstream
+from seeds import seed_of
 from upstream_server import Fault, UpstreamServer, recorded
 
 CATALOG = b'{"providers": {}, "models": {}}'
@@ -409,6 +411,28 @@ class TestFolder:
             both = await upstream.fetch(etag=alone.etag, progress=no_progress)
             assert both is not None
             assert (both.api, both.models) == (API, MODELS)
+
+    async def test_large_documents_are_read_hashed_and_inflated_whole(self, tmp_path: Path) -> None:
+        api, models = (random.Random(seed_of("SEED")).randbytes(900_000 - size) for size in (0, 1))  # noqa: S311
+        write(tmp_path, "api.json", api, compressed=False)
+        packed = gzip.compress(models[:300_001]) + gzip.compress(b"") + gzip.compress(models[300_001:])
+        (tmp_path / "models.json.gz").write_bytes(packed)
+        async with make_upstream(tmp_path.as_uri()) as upstream:
+            payload = await upstream.fetch(etag=None, progress=no_progress)
+        assert payload is not None
+        assert (payload.api, payload.models) == (api, models)
+        assert payload.etag == f'"sha256-{payload.source.snapshot}"'
+        assert payload.source.snapshot == hashlib.sha256(api + models).hexdigest()
+
+    async def test_a_file_as_large_as_the_bound_is_not_too_large(self, tmp_path: Path) -> None:
+        async with make_upstream(tmp_path.as_uri()) as upstream:
+            write(tmp_path, "catalog.json", b" " * 1_048_576, compressed=False)
+            payload = await upstream.fetch(etag=None, progress=no_progress)
+            assert payload is not None
+            assert payload.catalog == b" " * 1_048_576
+            write(tmp_path, "catalog.json", b" " * 1_048_577, compressed=False)
+            with pytest.raises(UpstreamInvalidError, match=r"more than 1,048,576 bytes$"):
+                await upstream.fetch(etag=None, progress=no_progress)
 
     async def test_address_with_escapes(self, tmp_path: Path) -> None:
         folder = tmp_path / "a b%ü"

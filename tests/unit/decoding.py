@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 
 from modelcatalog_server.domain.refresh import KnownState, Payload
+from modelcatalog_server.domain.tasks import run_to_end
 from modelcatalog_server.modelsdev.decode import RecordDecoder
 from modelcatalog_server.modelsdev.sift import Sift
 from modelcatalog_server.refresh.compare import DecodedCatalog
@@ -21,6 +22,5 @@ def decode(payload: Payload, known_canonical_ids: Set[str]) -> DecodedCatalog:
         removed_canonical_models=frozenset(),
     )
     sift = Sift(payload, known, provider_id=None, full=False)
-    for _ in sift.steps():
-        pass
-    return sift.collect([RecordDecoder(full=False).answer(sift.take_tasks())])
+    run_to_end(sift.steps())
+    return run_to_end(sift.collect([RecordDecoder(full=False).answer(sift.take_tasks())]))

@@ -15,6 +15,7 @@ from modelcatalog_server.domain.models import (
     ProviderRecord,
 )
 from modelcatalog_server.domain.refresh import Difference, KnownState, Quarantined, RefreshCounts
+from modelcatalog_server.domain.tasks import run_to_end
 from modelcatalog_server.refresh.compare import DecodedCatalog, compare
 
 BAD = Quarantined(pointer="/somewhere", reason="bad")
@@ -65,7 +66,7 @@ def known(**fields: Any) -> KnownState:
 def run(
     payload: DecodedCatalog, state: KnownState, provider_id: str | None = None, *, full: bool = False
 ) -> Difference:
-    return compare(payload, state, provider_id=provider_id, full=full)
+    return run_to_end(compare(payload, state, provider_id=provider_id, full=full))
 
 
 def ids(records: tuple[ModelRecord, ...] | tuple[ProviderRecord, ...] | tuple[CanonicalRecord, ...]) -> list[str]:

@@ -11,7 +11,9 @@ from modelcatalog_server.domain.errors import GateRefusedError, RefreshError, St
 from modelcatalog_server.domain.models import Prices
 from modelcatalog_server.domain.ports.catalog import CatalogState
 from modelcatalog_server.domain.refresh import Difference, KnownState, Quarantined, RefreshCounts
+from modelcatalog_server.domain.tasks import run_to_end
 from modelcatalog_server.refresh.gates import Gate, GateLimits, Verdict, judge, split_gates, to_error
+from modelcatalog_server.refresh.prices import find_price_changes
 from modelcatalog_server.settings import Settings, load_settings
 from unit.differences import difference, ids, known, priced, providers, usd
 
@@ -43,7 +45,7 @@ def run(
     return judge(
         found,
         known=state or known(),
-        prices_before=prices or {},
+        price_changes=run_to_end(find_price_changes(found, prices or {})),
         state=CatalogState(
             revision=1,
             changed_at=NOW,

@@ -19,8 +19,10 @@ from conftest import DATA
 from modelcatalog_server.domain.models import ModelRecord, Prices, Source
 from modelcatalog_server.domain.ports.catalog import CatalogState
 from modelcatalog_server.domain.refresh import Payload, Quarantined
+from modelcatalog_server.domain.tasks import run_to_end
 from modelcatalog_server.refresh.compare import DecodedCatalog, compare
 from modelcatalog_server.refresh.gates import GateLimits, Verdict, judge
+from modelcatalog_server.refresh.prices import find_price_changes
 from unit.decoding import decode
 from unit.differences import known
 
@@ -47,10 +49,12 @@ def refresh(before: DecodedCatalog, after: DecodedCatalog, *, since_check: timed
         models={record.id: record.content_hash for record in before.models},
         providers={record.id: record.content_hash for record in before.providers},
     )
+    difference = run_to_end(compare(after, state, provider_id=None, full=False))
+    prices = {record.id: prices_of(record) for record in before.models}
     return judge(
-        compare(after, state, provider_id=None, full=False),
+        difference,
         known=state,
-        prices_before={record.id: prices_of(record) for record in before.models},
+        price_changes=run_to_end(find_price_changes(difference, prices)),
         state=CatalogState(
             revision=1,
             changed_at=now,

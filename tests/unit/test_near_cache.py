@@ -178,6 +178,39 @@ def test_what_is_read_most_is_found_among_many_whatever_comes_between_two_steps(
     assert hottest(near) == [("key-3", 20), ("key-500", 15), ("key-999", 10)]
 
 
+def test_the_order_of_use_does_not_change_what_is_read_most() -> None:
+    near = make(max_entries=10_000, max_hot=2)
+    keys = [f"key-{number}" for number in range(500)]
+    put(near, *keys)
+    read(near, "1", **dict.fromkeys(keys, 1))
+    read(near, "1", **dict.fromkeys(reversed(keys), 1))
+    read(near, "1", **{"key-7": 2, "key-450": 1})
+    assert hottest(near) == [("key-7", 4), ("key-450", 3)]
+
+
+def test_what_goes_while_it_is_ranked_is_left_out_and_what_comes_waits_for_the_next_time() -> None:
+    near = make(max_entries=10_000)
+    keys = [f"key-{number}" for number in range(500)]
+    put(near, *keys)
+    read(near, "1", **{"key-10": 3, "key-450": 9, "key-460": 8})
+    ranked: list[tuple[str, int]] = []
+    steps = near.rank(ranked)
+    next(steps)
+    near.discard("key-450")
+    put(near, "more")
+    read(near, "1", **{"more": 7, "key-0": 1})
+    list(steps)
+    assert ranked == [("key-460", 8), ("key-10", 3)]
+    assert hottest(near) == [("key-460", 8), ("more", 7), ("key-10", 3)]
+
+
+def test_nothing_is_ranked_where_nothing_was_read() -> None:
+    near = make()
+    assert hottest(near) == []
+    put(near, "a")
+    assert hottest(near) == []
+
+
 # --- that there is nothing ------------------------------------------------------------------------------------------
 
 

@@ -13,13 +13,14 @@ from modelcatalog_server.domain.refresh import (
     RefreshCounts,
     RefreshReport,
 )
+from modelcatalog_server.domain.tasks import run_to_end
 from modelcatalog_server.refresh.prices import changed_model_ids, find_price_changes
 from modelcatalog_server.refresh.report import MAX_ENTRIES, make_report
 from unit.differences import difference, ids, known, priced, usd
 
 
 def report(found: Difference, state: KnownState, prices: dict[str, Prices] | None = None) -> RefreshReport:
-    return make_report(found, state, prices or {})
+    return make_report(found, state, run_to_end(find_price_changes(found, prices or {})))
 
 
 def test_models_by_what_became_of_them_in_order() -> None:
@@ -58,7 +59,7 @@ def test_prices_by_model_and_then_field() -> None:
         "p/b": usd(input="1.25", output="10"),
         "p/unpriced": usd(reasoning="3"),
     }
-    assert tuple(find_price_changes(found, before)) == (
+    assert tuple(run_to_end(find_price_changes(found, before))) == (
         PriceChange(model_id="p/a", field="input", before=Decimal(0), after=None),
         PriceChange(model_id="p/a", field="output_audio", before=None, after=Decimal(0)),
         PriceChange(model_id="p/b", field="input", before=Decimal("1.25"), after=Decimal(2)),
@@ -66,12 +67,12 @@ def test_prices_by_model_and_then_field() -> None:
         PriceChange(model_id="p/b", field="cache_read", before=None, after=Decimal("0.25")),
         PriceChange(model_id="p/unpriced", field="reasoning", before=Decimal(3), after=None),
     )
-    assert report(found, known(), before).price_changes == tuple(find_price_changes(found, before))
+    assert report(found, known(), before).price_changes == tuple(run_to_end(find_price_changes(found, before)))
 
 
 def test_a_model_without_prices_before_has_no_price_change() -> None:
     """A new one has none, and in a full run unchanged records are written too."""
-    assert not any(find_price_changes(difference(models=(priced("p/new", input="1"),)), {}))
+    assert not run_to_end(find_price_changes(difference(models=(priced("p/new", input="1"),)), {}))
 
 
 def test_prices_are_asked_for_models_that_changed() -> None:

@@ -13,7 +13,7 @@ import structlog
 from modelcatalog_server.domain.errors import CatalogError
 from modelcatalog_server.domain.ports.catalog import CatalogState
 from modelcatalog_server.domain.signal import Signal
-from modelcatalog_server.domain.tasks import end_tasks
+from modelcatalog_server.domain.tasks import end_tasks, rest
 
 _log = structlog.get_logger(__name__)
 # A revision is served by every replica within 50 ms of its commit; this is what preparing for it may take of that.
@@ -121,6 +121,7 @@ class RevisionFollower:
             state = await self._read_state()
             if self._current.state is not None and state.revision > self._current.state.revision:
                 await self._prepare_in_time()
+                await rest()
             self._current.observe(state)
         except CatalogError:
             pass  # PostgreSQL is away: health says so, and what is in memory stays what it is

@@ -3,19 +3,65 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from modelcatalog_server.domain.errors import StartupError
 
 _AGAIN_S = 1.0
-_SLICE_S = 0.0003
+_SLICE_S = 0.0002
 # Who needed longer than this in the turns between two slices is not done after them: the loop is theirs for a while.
 _BUSY_S = 0.0001
 _PAUSE_S = 0.001
 # Of the event loop, between two slices: a call takes about so many from its arrival to its answer.
 _TURNS = 8
+# Of work that has a time limit, once it has gone on for ten seconds.
+_LONGEST_SLICE_S = 0.002
+#: Who has asked within this time is waited for: the next one comes soon.
+_ATTENTIVE_S = 0.25
+
+_T = TypeVar("_T")
+_begun_at: ContextVar[float | None] = ContextVar("_begun_at", default=None)
+
+
+class Callers:
+    """Whether anybody is asking this process, so that work in slices takes its time.
+
+    A call needs the processor several times, in threads of gRPC and on the event loop. While a loop goes from one slice
+    to the next, it never sleeps, and a thread that was woken on its processor waits for that: a call then takes some
+    slices at each of its steps.
+    """
+
+    def __init__(self) -> None:
+        self._counts: list[Callable[[], int]] = []  # of each server in this process
+        self._counted = 0
+        self._looked_at = self._asked_at = float("-inf")
+
+    @contextmanager
+    def counted_by(self, count: Callable[[], int]) -> Iterator[None]:
+        """Give way to those who ask, as long as the block lasts; ``count`` says how often they have so far."""
+        self._counts.append(count)
+        self._looked_at = float("-inf")
+        try:
+            yield
+        finally:
+            self._counts.remove(count)
+            self._looked_at = float("-inf")
+
+    def are_asking(self) -> bool:
+        """Whether somebody has asked a moment ago. What was before the first look in a while does not count."""
+        now, counted = perf_counter(), sum(count() for count in self._counts)
+        if counted != self._counted and now - self._looked_at < _ATTENTIVE_S:
+            self._asked_at = now
+        self._looked_at, self._counted = now, counted
+        return now - self._asked_at < _ATTENTIVE_S
+
+
+#: Those of this process.
+callers = Callers()
 
 
 async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
@@ -71,7 +117,7 @@ async def undisturbed(work: Coroutine[Any, Any, None]) -> None:
 
 async def advance(steps: Iterator[None]) -> bool:
     """Work for a slice of time, then let others run. Returns whether anything is left to do."""
-    end = perf_counter() + _SLICE_S
+    end = _end_of_slice()
     for _ in steps:
         if perf_counter() >= end:
             await _let_others_run()
@@ -83,16 +129,42 @@ class Slices:
     """Slices of work that has to be awaited, and so cannot be an iterator."""
 
     def __init__(self) -> None:
-        self._end = perf_counter() + _SLICE_S
+        self._end = _end_of_slice()
 
     async def end_if_due(self) -> None:
         """Let others run if the work has gone on for as long as a slice."""
         if perf_counter() >= self._end:
             await _let_others_run()
-            self._end = perf_counter() + _SLICE_S
+            self._end = _end_of_slice()
+
+
+@contextmanager
+def within_limits() -> Iterator[None]:
+    """Let work in the block, which has a time limit, take longer slices the longer it goes on."""
+    token = _begun_at.set(perf_counter())
+    try:
+        yield
+    finally:
+        _begun_at.reset(token)
+
+
+def _end_of_slice() -> float:
+    now, begun_at = perf_counter(), _begun_at.get()
+    if begun_at is None:
+        return now + _SLICE_S
+    return now + min(_SLICE_S * max(now - begun_at, 1.0), _LONGEST_SLICE_S)
+
+
+async def rest(seconds: float | None = None) -> None:
+    """Leave the event loop to callers for a moment, if there are any: between things that each hold it for a while."""
+    if callers.are_asking():
+        await asyncio.sleep(_PAUSE_S if seconds is None else seconds)
 
 
 async def _let_others_run() -> None:
+    if callers.are_asking():
+        await asyncio.sleep(_PAUSE_S)
+        return
     begun = perf_counter()
     for _ in range(_TURNS):
         await asyncio.sleep(0)
@@ -104,3 +176,24 @@ async def run_in_slices(steps: Iterator[None]) -> None:
     """Work to the end, slice by slice."""
     while await advance(steps):
         pass
+
+
+async def find_in_slices(steps: Generator[None, None, _T]) -> _T:
+    """Work to the end, slice by slice, and return what the steps return."""
+    results: list[_T] = []
+
+    def keep() -> Iterator[None]:
+        results.append((yield from steps))
+
+    await run_in_slices(keep())
+    return results[0]
+
+
+def run_to_end(steps: Generator[None, None, _T]) -> _T:
+    """Work to the end in one go, and return what the steps return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: _T = end.value
+            return result

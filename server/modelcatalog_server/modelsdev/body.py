@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import zlib
+from collections.abc import Iterator
 from typing import Protocol
 
 from modelcatalog_server.domain.errors import UpstreamInvalidError
 
-_PIECE_BYTES = 1024 * 1024
+_PIECE_BYTES = 64 * 1024
+_READ_BYTES = 16 * 1024
 _GZIP_WBITS = 16 + zlib.MAX_WBITS
 _ZLIB_METHOD = 8  # the low half of a zlib stream's first byte; some servers send raw deflate by the same name
 
@@ -48,13 +51,13 @@ class BoundedBody:
         self._encoding = encoding.strip().lower()
         self._max_bytes = max_bytes
         self._size = 0
-        self._pieces: list[bytes] = []
+        self._document = io.BytesIO()  # takes its memory bit by bit, which joining pieces would do all at once
         self._inflater: _Inflater | None = None
         if self._encoding not in {"", "identity", "gzip", "x-gzip", "deflate"}:
             raise UpstreamInvalidError(f"{name} came in an encoding that was not asked for")
 
-    def feed(self, chunk: bytes) -> None:
-        """Take what was received.
+    def feed(self, chunk: bytes) -> Iterator[None]:
+        """Take, in steps, what was received.
 
         Raises:
             UpstreamInvalidError: It is too much, or not what its encoding says.
@@ -65,7 +68,8 @@ class BoundedBody:
             self._take(chunk)
             return
         try:
-            self._inflate(chunk)
+            for start in range(0, len(chunk), _READ_BYTES):
+                yield from self._inflate(chunk[start : start + _READ_BYTES])
         except zlib.error as error:
             raise UpstreamInvalidError(
                 f"{self._name}: its compression is corrupt after {self._size:,} bytes"
@@ -81,9 +85,9 @@ class BoundedBody:
             raise UpstreamInvalidError(f"{self._name}: its compression ends early, after {self._size:,} bytes")
         if not self._size:
             raise UpstreamInvalidError(f"{self._name} is empty")
-        return b"".join(self._pieces)
+        return self._document.getvalue()
 
-    def _inflate(self, data: bytes) -> None:
+    def _inflate(self, data: bytes) -> Iterator[None]:
         inflater = self._inflater
         while True:
             if inflater is None or inflater.eof:  # gzip may be several members in a row
@@ -93,6 +97,7 @@ class BoundedBody:
             piece = inflater.decompress(data, _PIECE_BYTES)
             self._take(piece)
             data = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
+            yield
             if not data and len(piece) < _PIECE_BYTES:
                 return
 
@@ -105,7 +110,7 @@ class BoundedBody:
     def _take(self, piece: bytes) -> None:
         self._size += len(piece)
         self._check(self._size, " uncompressed")
-        self._pieces.append(piece)
+        self._document.write(piece)
 
     def _check(self, size: int, how: str) -> None:
         if size > self._max_bytes:

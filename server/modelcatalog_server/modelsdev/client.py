@@ -34,12 +34,13 @@ from modelcatalog_server.domain.models import Source
 from modelcatalog_server.domain.ports.upstream import Progress
 from modelcatalog_server.domain.refresh import Payload
 from modelcatalog_server.domain.spans import Kind, span
+from modelcatalog_server.domain.tasks import run_in_slices
 from modelcatalog_server.modelsdev.body import BoundedBody
 from modelcatalog_server.modelsdev.folder import read_file, read_folder, sha256
 
 BUNDLED_SNAPSHOT = "catalog-2026-07-02.json.gz"
 
-_CHUNK_BYTES = 16 * 1024  # a bomb of gzip's highest ratio inflates this much to 16 MiB between two turns of the loop
+_CHUNK_BYTES = 64 * 1024
 _NO_ETAG = "-"
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
 # Those of the statuses below 500 that another attempt may better.
@@ -167,12 +168,12 @@ class ModelsDevUpstream:
         """Return the snapshot that ships with the package."""
         snapshot = resources.files("modelcatalog_server.modelsdev") / "snapshot" / BUNDLED_SNAPSHOT
         with resources.as_file(snapshot) as path:
-            body = await asyncio.to_thread(read_file, path, self._max_bytes)
-        source = Source(url=f"bundled:{BUNDLED_SNAPSHOT}", snapshot=await asyncio.to_thread(sha256, body))
+            body = await read_file(path, self._max_bytes)
+        source = Source(url=f"bundled:{BUNDLED_SNAPSHOT}", snapshot=await sha256(body))
         return Payload(source=source, catalog=body, is_bundled=True)
 
     async def _fetch_folder(self, folder: Path, etag: str | None, progress: Progress) -> Payload | None:
-        payload = await asyncio.to_thread(read_folder, folder, self._max_bytes)
+        payload = await read_folder(folder, self._max_bytes)
         size = sum(len(body or b"") for body in (payload.catalog, payload.api, payload.models))
         progress(size, size)
         return None if payload.etag == etag else payload
@@ -212,7 +213,7 @@ class ModelsDevUpstream:
         )
 
     async def _source(self, name: str, body: bytes) -> Source:
-        return Source(url=self._source_url(name), snapshot=await asyncio.to_thread(sha256, body))
+        return Source(url=self._source_url(name), snapshot=await sha256(body))
 
     def _source_url(self, name: str) -> str:
         """Return a document's address as callers may see it."""
@@ -276,7 +277,7 @@ class ModelsDevUpstream:
         body = BoundedBody(name, response.headers.get("Content-Encoding", ""), self._max_bytes)
         meter.begin(length)
         async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-            await asyncio.to_thread(body.feed, chunk)  # inflating does not need the interpreter
+            await run_in_slices(body.feed(chunk))
             meter.count(len(chunk))
         document = body.finish()
         if content_type is None and not document.lstrip().startswith(b"{"):

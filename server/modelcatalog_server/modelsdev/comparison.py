@@ -18,7 +18,7 @@ from modelcatalog_server.domain.errors import RefreshError
 from modelcatalog_server.domain.models import ModelRecord
 from modelcatalog_server.domain.ports.upstream import MessageEncoder, ModelSink
 from modelcatalog_server.domain.refresh import Difference, KnownState, Payload
-from modelcatalog_server.domain.tasks import advance, end_tasks, run_in_slices
+from modelcatalog_server.domain.tasks import advance, end_tasks, find_in_slices, run_in_slices
 from modelcatalog_server.modelsdev.comparison_process import Question, Reply, read_frame, write_frame
 from modelcatalog_server.modelsdev.decode import Answer, RecordDecoder, Task
 from modelcatalog_server.modelsdev.links import LinkTables
@@ -95,7 +95,7 @@ class SpawnedComparison:
             if self._process is not None:
                 self._process.kill()  # or its answer would be taken for that to the next question
             raise
-        return await asyncio.to_thread(sift.conclude, answers)
+        return await find_in_slices(sift.conclude(answers))
 
     async def _decode(self, sift: Sift, *, full: bool, take: ModelSink) -> list[Answer]:
         sifting = sift.steps()

@@ -4,7 +4,7 @@ A record whose text has the hash that is stored for it, and that the catalog sti
 seen, but not decoded. Most refreshes consist of such records alone.
 
 All of this happens on the event loop, so everything that is long is a generator of steps of some microseconds. Only the
-scans of a whole document are single calls, of some 3 ms a megabyte.
+scans of the whole of a document that is not written as upstream writes it are single calls, of some 3 ms a megabyte.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Se
 from contextlib import suppress
 from dataclasses import replace
 from importlib import resources
-from itertools import chain
 
 import msgspec
 from msgspec import DecodeError, Raw
@@ -26,6 +25,7 @@ from modelcatalog_server.catalog.resolver.linking import LinkCandidate
 from modelcatalog_server.domain.errors import UpstreamInvalidError
 from modelcatalog_server.domain.models import CanonicalRecord, ModelRecord, ProviderRecord, RecordKind, model_id
 from modelcatalog_server.domain.refresh import Difference, KnownState, Payload, Quarantined
+from modelcatalog_server.domain.tasks import run_to_end
 from modelcatalog_server.modelsdev import wire
 from modelcatalog_server.modelsdev.decode import Answer, RecordDecoder, Task
 from modelcatalog_server.modelsdev.links import LinkTable, LinkTables
@@ -72,7 +72,11 @@ _DECODER_SOURCES = (
 _PROVIDER, _MODEL, _CANONICAL_MODEL = RecordKind
 _NO_JSON = (DecodeError, UnicodeDecodeError, RecursionError)
 
-_sections: Decoder[dict[str, dict[str, Raw]]] = Decoder(dict[str, dict[str, Raw]])
+#: Where a member of a section may end and the next one begin: a provider ends with the end of a price list of a model.
+_SEAMS = {"providers": b'}}}},"', "models": b'}},"'}
+_PIECE_BYTES = 128 * 1024
+_SEAMS_TRIED = 8
+_members: Decoder[dict[str, Raw]] = Decoder(dict[str, Raw])
 
 
 def compare_payload(payload: Payload, known: KnownState, *, provider_id: str | None, full: bool) -> Difference:
@@ -82,9 +86,8 @@ def compare_payload(payload: Payload, known: KnownState, *, provider_id: str | N
         UpstreamInvalidError: The payload as a whole is no catalog.
     """
     sift = Sift(payload, known, provider_id=provider_id, full=full)
-    for _ in sift.steps():
-        pass
-    return sift.conclude([RecordDecoder(full=full).answer(sift.take_tasks())])
+    run_to_end(sift.steps())
+    return run_to_end(sift.conclude([RecordDecoder(full=full).answer(sift.take_tasks())]))
 
 
 class SourceHasher:
@@ -178,7 +181,7 @@ class Sift:
         self._links_to_new: dict[str, set[str]] = {}
         self._duplicates: list[str] = []
 
-    def steps(self) -> Iterator[None]:
+    def steps(self) -> Generator[None, None, None]:
         """Find the records and what has to be decoded.
 
         Raises:
@@ -199,22 +202,19 @@ class Sift:
         self.waiting_bytes = 0
         return tasks
 
-    def conclude(self, answers: Sequence[Answer]) -> Difference:
-        """Return what has to be written, once all tasks have been answered.
+    def conclude(self, answers: Sequence[Answer]) -> Generator[None, None, Difference]:
+        """Return, in steps, what has to be written, once all tasks have been answered.
 
         Raises:
             UpstreamInvalidError: There is not one model.
         """
-        decoded = self.collect(answers)
-        difference = compare(decoded, self._known, provider_id=self._provider_id, full=self._full)
-        return replace(
-            difference,
-            source_hashes=self._changed_hashes(decoded, difference),
-            duplicate_ids=tuple(self._duplicates),
-        )
+        decoded = yield from self.collect(answers)
+        difference = yield from compare(decoded, self._known, provider_id=self._provider_id, full=self._full)
+        source_hashes = yield from self._changed_hashes(decoded, difference)
+        return replace(difference, source_hashes=source_hashes, duplicate_ids=tuple(self._duplicates))
 
-    def collect(self, answers: Sequence[Answer]) -> DecodedCatalog:
-        """Return the payload record by record, once all tasks have been answered. Raises as ``conclude`` does."""
+    def collect(self, answers: Sequence[Answer]) -> Generator[None, None, DecodedCatalog]:
+        """Return, in steps, the payload record by record. Raises as ``conclude`` does."""
         bad = [record for answer in answers for record in answer.bad]
         reasons = self._bad_providers | {record.id: record.reason for record in bad if record.kind is _PROVIDER}
         bad_providers = {id_: _quarantine(reason, "providers", id_) for id_, reason in reasons.items()}
@@ -234,13 +234,19 @@ class Sift:
         models = [record for answer in answers for record in answer.models]
         providers = [record for answer in answers for record in answer.providers]
         canonical_models = [record for answer in answers for record in answer.canonical_models]
-        seen = chain.from_iterable(ids for id_, ids in self._seen.items() if id_ not in bad_providers)
+        yield
+        unchanged_models: set[str] = set()
+        decoded_models = {record.id for record in models}
+        for id_, ids in self._seen.items():
+            if id_ not in bad_providers:
+                unchanged_models.update(each for each in ids if not (each in decoded_models or each in bad_models))
+            yield
         return DecodedCatalog(
             models=models,
             providers=providers,
             # No canonical model at all is what a mirror without them says, not that they are gone.
             canonical_models=canonical_models if self._canonical_models else None,
-            unchanged_models=set(seen) - {record.id for record in models} - bad_models.keys(),
+            unchanged_models=unchanged_models,
             unchanged_providers=self._seen.keys() - {record.id for record in providers} - bad_providers.keys(),
             unchanged_canonical_models=self._canonical_models.keys()
             - {record.id for record in canonical_models}
@@ -266,11 +272,9 @@ class Sift:
 
     def _split_catalog(self, body: bytes) -> Iterator[None]:
         with suppress(*_NO_JSON):  # of another shape, perhaps: the way below says what is wrong, or that nothing is
-            sections = _sections.decode(body)
-            size = _size_of_keys(sections) + sum(map(_compact_size, sections.values()))
-            if len(body) == size and sections.keys() & {"providers", "models"}:
-                self._providers = sections.get("providers", {})
-                self._canonical_models = sections.get("models", {})
+            sections = yield from _split_sections(body)
+            if len(body) == _size_of_keys(sections) + sum(map(_compact_size, sections.values())):
+                self._providers, self._canonical_models = sections["providers"], sections["models"]
                 return
         document = yield from self._split_object(body, "catalog.json")
         if not document.keys() & {"providers", "models"}:
@@ -371,18 +375,18 @@ class Sift:
 
     def _changed_hashes(
         self, decoded: DecodedCatalog, difference: Difference
-    ) -> dict[RecordKind, dict[str, bytes | None]]:
-        """Return the hashes to store, and ``None`` for those to forget.
+    ) -> Generator[None, None, dict[RecordKind, dict[str, bytes | None]]]:
+        """Return, in steps, the hashes to store, and ``None`` for those to forget.
 
         A model that would be linked to a canonical one that is new and bad has none, so that it is decoded again until
         that one is mended: its text will be the same then, but not what becomes of it.
         """
         bad_ids = decoded.quarantined_canonical_models.keys()
         unsettled = {id_ for id_, new in self._links_to_new.items() if new & bad_ids}
-        good = {
-            _PROVIDER: _ids(decoded.providers) | decoded.unchanged_providers,
-            _MODEL: (_ids(decoded.models) | decoded.unchanged_models) - unsettled,
-            _CANONICAL_MODEL: _ids(decoded.canonical_models or ()) | decoded.unchanged_canonical_models,
+        good: dict[RecordKind, tuple[Set[str], Set[str]]] = {
+            _PROVIDER: (_ids(decoded.providers), decoded.unchanged_providers),
+            _MODEL: (_ids(decoded.models) - unsettled, decoded.unchanged_models - unsettled),
+            _CANONICAL_MODEL: (_ids(decoded.canonical_models or ()), decoded.unchanged_canonical_models),
         }
         forgotten = {
             _PROVIDER: decoded.quarantined_providers.keys() | difference.removed_providers,
@@ -391,10 +395,12 @@ class Sift:
         }
         changed: dict[RecordKind, dict[str, bytes | None]] = {}
         for kind, stored in self._stored.items():
+            yield
+            written, unchanged = good[kind]
             changed[kind] = {
                 id_: hash_
                 for id_, hash_ in self._hashes[kind].items()
-                if id_ in good[kind] and (self._full or stored.get(id_) != hash_)
+                if (id_ in written or id_ in unchanged) and (self._full or stored.get(id_) != hash_)
             }
             changed[kind] |= dict.fromkeys(stored.keys() & forgotten[kind])
         return changed
@@ -414,6 +420,45 @@ class Sift:
         for key in (yield from _find_repeated_keys(text)):
             if len(self._duplicates) < MAX_DUPLICATES:
                 self._duplicates.append(_point(*path, key))
+
+
+def _split_sections(body: bytes) -> Generator[None, None, dict[str, dict[str, Raw]]]:
+    """Return, in steps, the members of both sections of a document without spaces, as upstream writes it.
+
+    To scan all of it is a call of a millisecond a megabyte, so it is cut where a member seems to end. Between braces a
+    piece is an object only if it consists of whole members: at a wrong place something is left open.
+
+    Raises:
+        DecodeError: It is not written like that, or no JSON.
+    """
+    first, second, find = ("models", "providers", body.find)
+    if not body.startswith(b'{"models":{"'):
+        first, second, find = ("providers", "models", body.rfind)  # each provider has models, too
+    opening, between, closing = f'{{"{first}":{{'.encode(), f'}},"{second}":{{'.encode(), b"}}"
+    seam = find(b"}" + between + b'"') + 1
+    if not (seam and body.startswith(opening) and body.endswith(closing)):
+        raise DecodeError("not two sections without spaces")
+    return {
+        first: (yield from _split_members(body, len(opening), seam, _SEAMS[first])),
+        second: (yield from _split_members(body, seam + len(between), len(body) - len(closing), _SEAMS[second])),
+    }
+
+
+def _split_members(body: bytes, start: int, end: int, seam: bytes) -> Generator[None, None, dict[str, Raw]]:
+    """Return, in steps, the members that are there between two places. Raises ``DecodeError`` if anything else is."""
+    members: dict[str, Raw] = {}
+    stop, tried = start, 0
+    while start < end:
+        at = body.find(seam, max(stop, start + _PIECE_BYTES), end)
+        stop, tried = (end if at == -1 else at + seam.index(b",")), tried + 1
+        try:
+            members |= _members.decode(b"{" + body[start:stop] + b"}")
+            start, tried = stop + 1, 0
+        except DecodeError:
+            if stop == end or tried == _SEAMS_TRIED:
+                raise
+        yield
+    return members
 
 
 def _split_provider(id_: str, raw: Raw) -> tuple[dict[str, Raw], dict[str, Raw]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Generator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from modelcatalog_server.domain.models import CanonicalRecord, ModelRecord, ProviderRecord
 from modelcatalog_server.domain.refresh import Difference, KnownState, Quarantined, RefreshCounts
+
+_RECORDS_A_STEP = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +31,10 @@ class DecodedCatalog:
     quarantined_canonical_models: Mapping[str, Quarantined] = field(default_factory=dict)
 
 
-def compare(decoded: DecodedCatalog, known: KnownState, *, provider_id: str | None, full: bool) -> Difference:
-    """Return what has to be written so that the catalog says what the payload says.
+def compare(
+    decoded: DecodedCatalog, known: KnownState, *, provider_id: str | None, full: bool
+) -> Generator[None, None, Difference]:
+    """Return, in steps, what has to be written so that the catalog says what the payload says.
 
     A record that could not be read keeps its last good version; so do all models of a provider that could not be read.
     With ``provider_id`` only that provider and its models are looked at. Only records that differ are touched, but each
@@ -38,7 +42,7 @@ def compare(decoded: DecodedCatalog, known: KnownState, *, provider_id: str | No
     """
     if provider_id is not None:
         decoded, known = _limit(decoded, known, provider_id)
-    models = _sort_out(
+    models = yield from _sort_out(
         decoded.models,
         known.models,
         known.removed_models,
@@ -47,7 +51,7 @@ def compare(decoded: DecodedCatalog, known: KnownState, *, provider_id: str | No
         kept_providers=decoded.quarantined_providers,
         full=True,
     )
-    providers = _sort_out(
+    providers = yield from _sort_out(
         decoded.providers,
         known.providers,
         known.removed_providers,
@@ -55,7 +59,7 @@ def compare(decoded: DecodedCatalog, known: KnownState, *, provider_id: str | No
         kept=decoded.quarantined_providers,
         full=full,
     )
-    canonical_models = _sort_out(
+    canonical_models = yield from _sort_out(
         decoded.canonical_models or (),
         known.canonical_models,
         known.removed_canonical_models,
@@ -125,10 +129,12 @@ def _sort_out(
     kept: Mapping[str, object],
     kept_providers: Collection[str] = (),
     full: bool,
-) -> _Sorted[_R]:
+) -> Generator[None, None, _Sorted[_R]]:
     """Tell records apart by the catalog's content hashes. Neither ``unchanged`` nor ``kept`` ids count as removed."""
     added, changed, revived = set(), set(), set()
-    for record in records:
+    found: set[str] = set()
+    for number, record in enumerate(records):
+        found.add(record.id)
         if record.id in known:
             if known[record.id] != record.content_hash:
                 changed.add(record.id)
@@ -136,13 +142,20 @@ def _sort_out(
             revived.add(record.id)
         else:
             added.add(record.id)
+        if number % _RECORDS_A_STEP == 0:
+            yield
     touched = added | changed | revived
-    gone = known.keys() - unchanged - {record.id for record in records} - kept.keys()
+    gone = []
+    for number, id_ in enumerate(known):
+        if not (id_ in unchanged or id_ in found or id_ in kept or _provider_of(id_) in kept_providers):
+            gone.append(id_)
+        if number % _RECORDS_A_STEP == 0:
+            yield
     return _Sorted(
         added=frozenset(added),
         changed=frozenset(changed),
         revived=frozenset(revived),
-        removed=tuple(sorted(id_ for id_ in gone if _provider_of(id_) not in kept_providers)),
+        removed=tuple(sorted(gone)),
         written=tuple(record for record in records if full or record.id in touched),
     )
 

@@ -14,10 +14,8 @@ from decimal import Decimal
 from enum import StrEnum
 
 from modelcatalog_server.domain.errors import GateRefusedError
-from modelcatalog_server.domain.models import Prices
 from modelcatalog_server.domain.ports.catalog import CatalogState
 from modelcatalog_server.domain.refresh import Difference, KnownState, PriceChange
-from modelcatalog_server.refresh.prices import find_price_changes
 
 _DAY = timedelta(days=1)
 _MAX_EXAMPLES = 5
@@ -98,7 +96,7 @@ def judge(
     difference: Difference,
     *,
     known: KnownState,
-    prices_before: Mapping[str, Prices],
+    price_changes: Sequence[PriceChange],
     state: CatalogState,
     now: datetime,
     limits: GateLimits,
@@ -109,13 +107,13 @@ def judge(
     Args:
         difference: What the run found.
         known: What it was compared with.
-        prices_before: Base prices of the changed models as the catalog has them now.
+        price_changes: Base prices that differ, by model.
         state: Of the catalog. Without a ``checked_at`` removals are not judged: a bundled snapshot is of any age.
         now: Aware.
         limits: What is still good.
         provider_id: The one provider that the run is limited to; then the size of the whole is not judged.
     """
-    slips = [change for change in find_price_changes(difference, prices_before) if _is_slip(change)]
+    slips = [change for change in price_changes if _is_slip(change)]
     slipped_models = {change.model_id: change for change in reversed(slips)}  # the first price of each
     found = [_judge_duplicates(difference)]
     if provider_id is None:
@@ -232,6 +230,8 @@ def _judge_removed_of_provider(
 ) -> Refusal | None:
     """A provider's loss drowns in the whole: 132 models are 3 % of it. The refusal is about the greatest share."""
     removed = Counter(map(_provider_of, difference.removed_models))
+    if not any(count >= limits.min_removed for count in removed.values()):
+        return None
     listed = Counter(map(_provider_of, known.models))
     allowed = limits.max_provider_removed_percent + limits.max_provider_removed_percent_per_day * days
     shares = {id_: _percent(count, listed[id_]) for id_, count in removed.items() if count >= limits.min_removed}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import fields
 from operator import attrgetter
 
@@ -19,14 +19,19 @@ def changed_model_ids(difference: Difference, known: KnownState) -> list[str]:
     return sorted(id_ for id_ in difference.touched_models if id_ in known.models)
 
 
-def find_price_changes(difference: Difference, prices_before: Mapping[str, Prices]) -> Iterator[PriceChange]:
-    """Yield the base prices that differ, by model id and then in the order of the fields of ``Prices``.
+def find_price_changes(
+    difference: Difference, prices_before: Mapping[str, Prices]
+) -> Generator[None, None, list[PriceChange]]:
+    """Return, in steps, the base prices that differ, by model id and then in the order of the fields of ``Prices``.
 
     Only models with a price list in ``prices_before`` are looked at.
     """
     models = {record.id: record for record in difference.models}
+    found: list[PriceChange] = []
     for id_ in sorted(models.keys() & prices_before.keys()):
-        yield from _changes(id_, prices_before[id_], models[id_])
+        found.extend(_changes(id_, prices_before[id_], models[id_]))
+        yield
+    return found
 
 
 def _changes(model_id: str, before: Prices, record: ModelRecord) -> Iterator[PriceChange]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import TypeVar
 
-from modelcatalog_server.domain.models import Prices
-from modelcatalog_server.domain.refresh import Difference, KnownState, RefreshReport
-from modelcatalog_server.refresh.prices import changed_model_ids, find_price_changes
+from modelcatalog_server.domain.refresh import Difference, KnownState, PriceChange, RefreshReport
+from modelcatalog_server.refresh.prices import changed_model_ids
 
 #: Entries of one list. A first load adds thousands of models, and nobody reads them here; the counts are not cut.
 MAX_ENTRIES = 1000
@@ -17,11 +15,10 @@ MAX_ENTRIES = 1000
 _T = TypeVar("_T")
 
 
-def make_report(difference: Difference, known: KnownState, prices_before: Mapping[str, Prices]) -> RefreshReport:
+def make_report(difference: Difference, known: KnownState, price_changes: Sequence[PriceChange]) -> RefreshReport:
     """Return what was found, each list cut at ``MAX_ENTRIES``.
 
-    ``prices_before``: base prices of the changed models as the catalog has them now. Models are in order of id,
-    quarantined records in the difference's order.
+    Models are in order of id, quarantined records in the difference's order.
     """
     new = difference.touched_models - known.models.keys()
     whole = RefreshReport(
@@ -29,7 +26,7 @@ def make_report(difference: Difference, known: KnownState, prices_before: Mappin
         changed_model_ids=tuple(changed_model_ids(difference, known)),
         removed_model_ids=tuple(sorted(difference.removed_models)),
         revived_model_ids=tuple(sorted(new & known.removed_models.keys())),
-        price_changes=tuple(islice(find_price_changes(difference, prices_before), MAX_ENTRIES + 1)),
+        price_changes=tuple(price_changes),
         quarantined=difference.quarantined,
     )
     cut = replace(

@@ -7,7 +7,7 @@ new one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -27,7 +27,7 @@ from modelcatalog_server.domain.errors import (
     UpstreamInvalidError,
     UpstreamUnavailableError,
 )
-from modelcatalog_server.domain.models import ModelRecord, Prices
+from modelcatalog_server.domain.models import ModelRecord
 from modelcatalog_server.domain.ports.catalog import CatalogState
 from modelcatalog_server.domain.ports.refreshes import CatalogWrite, RefreshStore
 from modelcatalog_server.domain.ports.upstream import ModelSink, PayloadComparison, Progress, Upstream
@@ -38,17 +38,18 @@ from modelcatalog_server.domain.refresh import (
     KnownState,
     Payload,
     Phase,
+    PriceChange,
     Refresh,
     RefreshFailure,
     RefreshType,
     State,
 )
 from modelcatalog_server.domain.spans import Kind, trace
-from modelcatalog_server.domain.tasks import undisturbed
+from modelcatalog_server.domain.tasks import find_in_slices, rest, run_in_slices, undisturbed, within_limits
 from modelcatalog_server.refresh.gates import GateLimits, judge, split_gates, to_error
 from modelcatalog_server.refresh.measures import RefreshMeasures
 from modelcatalog_server.refresh.policy import RetryPolicy
-from modelcatalog_server.refresh.prices import changed_model_ids
+from modelcatalog_server.refresh.prices import changed_model_ids, find_price_changes
 from modelcatalog_server.refresh.progress import throttled
 from modelcatalog_server.refresh.report import make_report
 from modelcatalog_server.refresh.uncollected import uncollected
@@ -59,6 +60,9 @@ _log = structlog.get_logger(__name__)
 MAX_WARNINGS = 100
 
 _END_TIMEOUT_S = 10.0
+_RECORDS_A_STEP = 20
+#: A process is at a new revision by then.
+_TURN_S = 0.03
 
 
 #: However long upstream asks to be left alone, it is asked again after this.
@@ -141,6 +145,7 @@ class _Run:
     refresh: Refresh
 
     async def carry_out(self) -> None:
+        await rest()  # whoever asked for this run is being answered
         async with self.runner.new_comparison() as comparison:
             payload = await self._fetch()
             if payload is None:
@@ -149,14 +154,19 @@ class _Run:
                 message = "upstream says nothing changed"
                 self.refresh = await self.runner.store.finish_not_modified(ended, message=message)
                 return
-            with uncollected():
+            with uncollected(), within_limits():
                 async with self.runner.store.writing() as write:
                     await self._compare_and_write(comparison, payload, write)
 
     async def _compare_and_write(self, comparison: PayloadComparison, payload: Payload, write: CatalogWrite) -> None:
-        # On return the records are gone, so that the collector does not find them all when it goes on.
         difference = await self._compare(comparison, payload, write)
         self.refresh = await self._finish(payload, difference, write)
+        # On return the records are gone, so that the collector does not find them all when it goes on. What can
+        # wait does while the process turns to the new revision.
+        await rest(_TURN_S)
+        records = list(difference.models)
+        del difference
+        await run_in_slices(_let_go(records))
 
     async def _warn_of_set_aside(self) -> None:
         """Say so if the document that was not modified has records that could not be read: they are still stale."""
@@ -168,6 +178,7 @@ class _Run:
         self.refresh = await self.runner.store.record(
             replace(self.refresh, state=State.RUNNING, phase=phase), EventKind.STATE, message=message
         )
+        await rest()
 
     async def _report(self, done: int, total: int | None) -> None:
         # Figures are not worth a run: one that is over, or a database that is away, is found out by the next step.
@@ -275,10 +286,14 @@ class _Run:
         self.refresh = replace(self.refresh, counts=difference.counts, base_revision=state.revision)
         await self._enter(Phase.COMPARE, _describe(difference))
         prices = await self.runner.store.get_prices(changed_model_ids(difference, known))
-        report = await asyncio.to_thread(make_report, difference, known, prices)
+        price_changes = await find_in_slices(find_price_changes(difference, prices))
+        await rest()
+        report = await asyncio.to_thread(make_report, difference, known, price_changes)
+        await rest()
         await self.runner.store.save_report(self.refresh.id, report)
+        await rest()
         if not payload.is_bundled:  # which is better than nothing, whatever it looks like
-            await self._judge(difference, known, prices, state)
+            await self._judge(difference, known, price_changes, state)
         return difference
 
     def _staging(self, write: CatalogWrite, progress: Progress) -> ModelSink:
@@ -295,7 +310,7 @@ class _Run:
         return take
 
     async def _judge(
-        self, difference: Difference, known: KnownState, prices: Mapping[str, Prices], state: CatalogState
+        self, difference: Difference, known: KnownState, price_changes: Sequence[PriceChange], state: CatalogState
     ) -> None:
         """Raise what the gates say whose refusal nobody accepted."""
         request = self.refresh.request
@@ -303,7 +318,7 @@ class _Run:
             judge,
             difference,
             known=known,
-            prices_before=prices,
+            price_changes=price_changes,
             state=state,
             now=self.runner.now(),
             limits=self.runner.limits,
@@ -331,6 +346,12 @@ class _Run:
 
     def _warn(self, line: str) -> None:
         self.refresh = replace(self.refresh, warnings=(*self.refresh.warnings, line))
+
+
+def _let_go(records: list[ModelRecord]) -> Iterator[None]:
+    while records:
+        del records[-_RECORDS_A_STEP:]
+        yield
 
 
 def _describe(difference: Difference) -> str:

@@ -34,7 +34,7 @@ from modelcatalog_server.domain.refresh import (
     State,
 )
 from modelcatalog_server.domain.signal import Signal
-from modelcatalog_server.domain.tasks import end_tasks, undisturbed
+from modelcatalog_server.domain.tasks import end_tasks, rest, undisturbed
 from modelcatalog_server.outages import Outage
 from modelcatalog_server.refresh.measures import RefreshMeasures
 from modelcatalog_server.refresh.policy import RefreshPolicy
@@ -336,6 +336,7 @@ class RefreshService:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._policy.heartbeat.total_seconds()):
                     await ticket.wait()
+            await rest()  # what else was waiting for that comes first
 
     async def _fall_back(self, failed: Refresh) -> None:
         """Start the full run that follows a failed incremental one."""

@@ -9,10 +9,13 @@ from typing import Any
 
 import grpc
 
+from modelcatalog.v1 import model_catalog_service_pb2
 from modelcatalog_server.domain.measures import MethodCalls
 from modelcatalog_server.rpc.context import Context, MethodHandler
 from modelcatalog_server.rpc.errors import INTERNAL, TABLE, code_and_reason
 from modelcatalog_server.rpc.health import HEALTH
+
+_MODEL_CATALOG = model_catalog_service_pb2.DESCRIPTOR.services_by_name["ModelCatalog"].full_name
 
 #: Stands for every method that this server does not have, so that callers cannot make series.
 UNKNOWN = "unknown"
@@ -59,6 +62,10 @@ class CallMeasures:
     def count_started(self) -> int:
         """Return how many calls have come in so far, those about health apart."""
         return sum(calls.started for calls in self.methods if calls.service != HEALTH)
+
+    def count_reads(self) -> int:
+        """Return how many calls about the catalog have come in so far."""
+        return sum(calls.started for calls in self.methods if calls.service == _MODEL_CATALOG)
 
     def note_unknown(self) -> None:
         """Count a call of a method that there is not."""

@@ -9,7 +9,7 @@ from modelcatalog_server.catalog.reader import CatalogReader
 from modelcatalog_server.catalog.snapshots import Read
 from modelcatalog_server.domain.models import Model
 from modelcatalog_server.domain.ports.caching import EncodedResponse, RequestKey
-from modelcatalog_server.domain.tasks import run_in_slices
+from modelcatalog_server.domain.tasks import rest, run_in_slices
 from modelcatalog_server.rpc.model_messages import to_model
 
 GET_MODEL = "/modelcatalog.v1.ModelCatalog/GetModel"
@@ -38,7 +38,9 @@ async def prepare_ahead(reader: CatalogReader, keys: Iterable[RequestKey]) -> li
     ids = [id_ for key in keys if (id_ := _asked_for(key)) is not None][:SLICE]
     if not ids:
         return []
+    await rest()
     read = await reader.get_models_ahead(ids)
+    await rest()
     responses: list[tuple[RequestKey, EncodedResponse]] = []
     await run_in_slices(_respond_to_each(Read(state=read.state, value=list(read.value.values())), responses))
     return responses

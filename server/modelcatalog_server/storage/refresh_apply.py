@@ -15,7 +15,7 @@ from modelcatalog_server.domain.models import ModelRecord, Prices, RecordKind
 from modelcatalog_server.domain.ports.catalog import CatalogState
 from modelcatalog_server.domain.refresh import Difference, EventKind, KnownState, Payload, Refresh, RefreshType
 from modelcatalog_server.domain.scores import MIN_RANKED_MODELS, MIN_SCORED_BENCHMARKS, MIN_SCORED_MODELS
-from modelcatalog_server.domain.tasks import run_in_slices
+from modelcatalog_server.domain.tasks import rest, run_in_slices
 from modelcatalog_server.storage import queries, staging
 from modelcatalog_server.storage.fetching import fetch_all, fetch_one
 from modelcatalog_server.storage.pools import Connection, Pools
@@ -63,8 +63,18 @@ class PostgresApply:
     async def get_prices(self, model_ids: Sequence[str]) -> Mapping[str, Prices]:
         """Return the base prices now of the models that exist among the ids, removed ones too."""
         async with self._pools.asking() as connection:
-            rows = await fetch_all(connection, _APPLY["get_prices"], model_ids=list(model_ids))
-        return {row.pop("model_id"): Prices(**row) for row in rows}
+            rows = await fetch_all(connection, _APPLY["get_prices"], model_ids=staging.text_array(model_ids))
+        await rest()
+        prices: dict[str, Prices] = {}
+
+        def read() -> Iterator[None]:
+            for row in rows:
+                id_ = row.pop("model_id")
+                prices[id_] = Prices(**row)
+                yield
+
+        await run_in_slices(read())
+        return prices
 
     def writing(self) -> PostgresWrite:
         """Return what writes the catalog, once."""
@@ -137,7 +147,11 @@ async def _apply(
     }
     derived_ids = await _list_models_to_derive(connection, difference)
     await _merge(connection, difference, parameters)
-    parameters |= {"revision": before.revision + 1, **_touched(difference), "derived_ids": derived_ids}
+    parameters |= {
+        "revision": before.revision + 1,
+        **_touched(difference),
+        "derived_ids": staging.text_array(derived_ids),
+    }
     scored = await _write_scores(connection, difference, parameters)
     is_changed = scored > 0 or not difference.is_empty
     if is_changed:
@@ -203,12 +217,14 @@ async def _merge(connection: Connection, difference: Difference, parameters: dic
     for name, is_needed, extra in steps:
         if is_needed:
             await connection.execute(_APPLY[name], {**parameters, **extra})
+            await rest()
 
 
 def _touched(difference: Difference) -> dict[str, Any]:
     """Return the models that get a new version, and whose they are."""
     model_ids = [*difference.touched_models, *difference.removed_models]
-    return {"model_ids": model_ids, "provider_ids": list({id_.partition("/")[0] for id_ in model_ids})}
+    provider_ids = {id_.partition("/")[0] for id_ in model_ids}
+    return {"model_ids": staging.text_array(model_ids), "provider_ids": staging.text_array(provider_ids)}
 
 
 async def _write_scores(connection: Connection, difference: Difference, parameters: dict[str, Any]) -> int:
@@ -238,7 +254,9 @@ async def _write_versions(connection: Connection, parameters: dict[str, Any]) ->
     await connection.execute(_APPLY["count_provider_models"], parameters)
     for table in ("provider_versions", "model_versions", "canonical_model_versions"):
         await connection.execute(_APPLY[f"close_{table}"], parameters)
+        await rest()
         await connection.execute(_APPLY[f"append_{table}"], parameters)
+        await rest()
 
 
 async def _write_search(connection: Connection, parameters: dict[str, Any]) -> None:
@@ -250,6 +268,7 @@ async def _write_search(connection: Connection, parameters: dict[str, Any]) -> N
         "merge_search_words",
     ):
         await connection.execute(_SEARCH[name], parameters)
+        await rest()
 
 
 async def _bump_revision(connection: Connection, at: datetime) -> int:
@@ -289,14 +308,19 @@ class _Known:
 
 async def _read_known(connection: Connection, statement: LiteralString, **parameters: Any) -> _Known:
     known = _Known()
-    for row in await fetch_all(connection, statement, **parameters):
+    rows = await fetch_all(connection, statement, **parameters)
+    await rest()
+    for row in rows:
         await run_in_slices(_note_known(known, row))
     return known
 
 
 def _note_known(known: _Known, row: DictRow) -> Iterator[None]:
     content_hashes = known.removed if row["removed"] else known.listed
-    columns = (row[name].split("\n") for name in ("ids", "content_hashes", "source_hashes"))
+    columns = []
+    for name in ("ids", "content_hashes", "source_hashes"):
+        columns.append(row[name].split("\n"))
+        yield
     for id_, content_hash, source_hash in zip(*columns, strict=True):
         content_hashes[id_] = content_hash
         if source_hash and not row["removed"]:

@@ -148,6 +148,10 @@ def _benchmark_row(canonical_id: str, benchmark: BenchmarkRecord) -> Row:
 
 @lru_cache(maxsize=4096)  # a whole catalog has some hundred of them
 def _array(texts: tuple[str, ...]) -> str:
+    return text_array(texts)
+
+
+def text_array(texts: Iterable[str]) -> str:
     """Return texts as PostgreSQL reads an array: the driver takes longer for them than for the rest of a row."""
     escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
     return "{" + ",".join(f'"{text}"' for text in escaped) + "}"

@@ -63,7 +63,7 @@ SELECT
     pricing_input_audio AS input_audio,
     pricing_output_audio AS output_audio
 FROM models_metadata
-WHERE model_id = ANY(%(model_ids)s);
+WHERE model_id = ANY(%(model_ids)s::text[]);
 
 -- name: bump_revision
 -- Locks the one row that every writer locks, until commit: commit order is revision order.

@@ -35,18 +35,25 @@ WARMING_S = 3.0
 def disturb(stage: Stage, refreshes: int, per_second: float) -> None:
     """Print latencies without and during refreshes that change a tenth of the catalog, and while the cache is filled.
 
-    Nothing is pinned but the load: the database and the process that decodes need a core as well. How much of what a
-    call feels is theirs shows in the echo, a process that has nothing to do with the catalog and is called meanwhile.
+    First with the server on a core of its own and everything else on that of the load, then with nothing pinned but the
+    load: PostgreSQL then takes its turns on the core of the server, too. How much of what a call feels is the machine's
+    shows in the echo, a process that has nothing to do with the catalog and is called meanwhile.
     """
-    with stage.serve(pinned=False) as server, ModelCatalogClient(server.address, timeout=60) as client:
+    with stage.apart():
+        _disturb(stage, refreshes, per_second, pinned=True)
+    _disturb(stage, refreshes, per_second, pinned=False)
+
+
+def _disturb(stage: Stage, refreshes: int, per_second: float, *, pinned: bool) -> None:
+    with stage.serve(pinned=pinned) as server, ModelCatalogClient(server.address, timeout=60) as client:
         body = server.call(GET_MODEL)
         refresh(stage, client, every=10)  # the first one imports what it needs
         time.sleep(WARMING_S)
         seconds = refreshes * (WARMING_S + 4) + 6
-        with stage.echo({"get": body}, pinned=False) as echo:
+        with stage.echo({"get": body}, pinned=pinned) as echo:
             loads = [
-                Background(stage, server, GET_MODEL, per_second, seconds),
-                Background(stage, echo, Call("/echo/get", GET_MODEL.request), per_second / 5, seconds),
+                Background(stage, server, GET_MODEL, per_second, seconds, first=pinned),
+                Background(stage, echo, Call("/echo/get", GET_MODEL.request), per_second / 5, seconds, first=pinned),
             ]
             spans = go_through(stage, client, refreshes)
             assert all(load.goes_on for load in loads), "the load was over before what it was to go with"
@@ -59,17 +66,26 @@ def disturb(stage: Stage, refreshes: int, per_second: float) -> None:
     lengths = [over - begun for begun, over in spans["refreshing"]]
     print(
         f"\nGetModel, near hits, {per_second:,.0f} calls/s on 20 connections; {refreshes} refreshes that change a tenth"
-        f" of the models, {ms(max(lengths))} at most from StartRefresh to TERMINAL\n"
+        f" of the models, {ms(max(lengths))} at most from StartRefresh to TERMINAL; {_places(pinned=pinned)}\n"
     )
     table(("", "calls", "p50", "p99", "slowest"), rows)
 
 
-class Background:
-    """Calls that go on while something else happens."""
+def _places(*, pinned: bool) -> str:
+    if not pinned:
+        return "nothing pinned but the load"
+    load = "the load, which goes first," if h2load.may_be_first() else "the load"
+    return f"the server and the echo on one core, {load} and PostgreSQL on the other"
 
-    def __init__(self, stage: Stage, server: Process, call: Call, per_second: float, seconds: float) -> None:
+
+class Background:
+    """Calls that go on while something else happens. ``first``: before everything else on their core."""
+
+    def __init__(
+        self, stage: Stage, server: Process, call: Call, per_second: float, seconds: float, *, first: bool = False
+    ) -> None:
         self._answers: list[Answered] = []
-        self._thread = threading.Thread(target=self._load, args=(stage, server, call, per_second, seconds))
+        self._thread = threading.Thread(target=self._load, args=(stage, server, call, per_second, seconds, first))
         self._thread.start()
 
     @property
@@ -82,7 +98,7 @@ class Background:
         self._thread.join()
         return self._answers
 
-    def _load(self, stage: Stage, server: Process, call: Call, per_second: float, seconds: float) -> None:
+    def _load(self, stage: Stage, server: Process, call: Call, per_second: float, seconds: float, first: bool) -> None:
         made = h2load.run(
             server.address,
             call,
@@ -92,6 +108,7 @@ class Background:
             streams=100,
             per_second=per_second,
             with_answers=True,
+            first=first,
         )
         assert made.failed == 0, made
         self._answers.extend(made.answers)

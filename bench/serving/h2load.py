@@ -12,11 +12,14 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 _FINISHED = re.compile(r"finished in [^,]+, ([\d.]+) req/s")
 _SUCCEEDED = re.compile(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout")
+_FIRST = ("chrt", "--fifo", "1")
 _HEADERS = ("content-type: application/grpc", "te: trailers", "grpc-timeout: 20S")
 
 
@@ -71,8 +74,11 @@ def run(
     streams: int = 10,
     per_second: float | None = None,
     with_answers: bool = False,
+    first: bool = False,
 ) -> Load:
     """Post a call so many times, as fast as answers come or at a fixed rate, whatever the answers.
+
+    ``first``: before everything else on its core, where this program may say so; else what waits is the load, too.
 
     At a rate the connections are made one after the other within the time between two calls of one of them, so that
     calls are evenly spaced.
@@ -89,7 +95,7 @@ def run(
             arguments += ["--log-file", log]
         for header in (*_HEADERS, *(f"{name}: {value}" for name, value in call.metadata)):
             arguments += ["-H", header]
-        load = _run(core, *arguments, f"http://{address}{call.path}")
+        load = _run(core, *arguments, f"http://{address}{call.path}", before=_FIRST if first and may_be_first() else ())
         return Load(load.calls, load.per_second, load.failed, _read(log) if with_answers else [])
 
 
@@ -98,8 +104,14 @@ def get(url: str, *, core: int, calls: int, connections: int = 100) -> Load:
     return _run(core, "--h1", "-n", calls, "-c", connections, url)
 
 
-def _run(core: int, *arguments: object) -> Load:
-    command = ["taskset", "-c", str(core), "h2load", *map(str, arguments)]
+@cache
+def may_be_first() -> bool:
+    """Whether the load can go before everything else on its core."""
+    return subprocess.run([*_FIRST, "true"], capture_output=True, check=False).returncode == 0
+
+
+def _run(core: int, *arguments: object, before: Sequence[str] = ()) -> Load:
+    command = [*before, "taskset", "-c", str(core), "h2load", *map(str, arguments)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     finished, succeeded = _FINISHED.search(output), _SUCCEEDED.search(output)
     assert finished, output

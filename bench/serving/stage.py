@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,6 +83,16 @@ class Stage:
     load_core: int
     published: int = field(default=0)
 
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Have PostgreSQL, Valkey and this program on the core of the load: a server that is pinned has its own."""
+        everywhere = os.sched_getaffinity(0)
+        _move_to({self.load_core})
+        try:
+            yield
+        finally:
+            _move_to(everywhere)
+
     def publish(self, every: int = 0) -> int:
         """Have upstream list the catalog, with another price for every n-th model; return how many that are."""
         self.published += 1
@@ -148,6 +158,23 @@ class Stage:
         command = (*pin, sys.executable, str(Path(__file__).with_name("echo.py")))
         with (self.folder / "log").open("a") as log, running((*command, *arguments), dict(os.environ), log) as process:
             yield process
+
+
+def _move_to(cores: set[int]) -> None:
+    """Pin this process and all that it has started and that is running, threads included."""
+    for pid in _family(os.getpid()):
+        with suppress(ProcessLookupError, FileNotFoundError):
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), cores)
+
+
+def _family(pid: int) -> Iterator[int]:
+    """Yield a process and those below it."""
+    yield pid
+    with suppress(FileNotFoundError):
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in children.read_text().split():
+                yield from _family(int(child))
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="how often each is loaded, in turns")
     parser.add_argument("--calls", type=int, default=8000, help="of each round")
     parser.add_argument("--seconds", type=float, default=12, help="of each load at a rate of its own")
-    parser.add_argument("--rates", type=float, nargs="+", default=[1000, 2000, 3000, 4000, 4500, 5000, 5500])
+    parser.add_argument("--rates", type=float, nargs="+", default=[1000, 2000, 4000, 6000, 7000, 8000, 9000])
     parser.add_argument("--zipf-seconds", type=float, default=45, help="of each mix of reads")
     parser.add_argument("--zipf-pause", type=float, default=15, help="seconds between its refreshes")
     parser.add_argument("--refresh-rate", type=float, default=500, help="calls a second while the catalog changes")

@@ -34,8 +34,9 @@ from modelcatalog_client import DatabaseUnavailableError, Refresh, from_rpc_erro
 from modelcatalog_server import app
 from modelcatalog_server.domain import errors
 from modelcatalog_server.domain.errors import StartupError
-from modelcatalog_server.storage import migrations
+from modelcatalog_server.storage import migrations, staging
 from modelcatalog_server.storage.pools import Pools, PoolSettings
+from modelcatalog_server.storage.staging import RowCopy
 from served import served
 from small_catalog import SmallCatalog, clone_small, fetch, load_small, locked, until
 from standby import Pair, standby_pair
@@ -200,6 +201,32 @@ async def test_a_read_whose_answer_is_swallowed_fails_when_that_is_late(template
             proxy.half_open()
             assert "cannot be reached" in await reading
             assert time.monotonic() - begun < NOTICED_WITHIN_S
+
+
+async def test_who_forgets_a_copy_is_given_up_long_before_a_statement_would_be(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL waits for rows without a limit."""
+    monkeypatch.setattr(staging, "_PATIENCE_S", 1.0)
+    async with proxied(database) as (proxy, url), Pools(url) as pools:
+        begun = 0.0
+
+        async def copy_rows() -> None:
+            nonlocal begun
+            async with pools.writing() as connection:
+                usual_s = connection.patience_s
+                await connection.execute("CREATE TEMPORARY TABLE rows (id text) ON COMMIT DROP")
+                async with RowCopy(connection, "COPY rows FROM STDIN") as copy:
+                    await copy.write([("a",)])
+                assert connection.patience_s == usual_s > NOTICED_WITHIN_S
+                async with RowCopy(connection, "COPY rows FROM STDIN") as copy:
+                    await copy.write([("b",)])
+                    proxy.half_open()
+                    begun = time.monotonic()
+
+        with pytest.raises(errors.DatabaseUnavailableError):
+            await copy_rows()
+        assert time.monotonic() - begun < NOTICED_WITHIN_S
 
 
 @pytest.mark.parametrize("while_waiting", [False, True], ids=["under a write", "while an answer is waited for"])

@@ -22,6 +22,10 @@ from modelcatalog_server.storage.pools import Connection
 
 Row = tuple[Any, ...]
 
+# PostgreSQL takes rows at once, and has little to do at their end: who waits longer for that has been forgotten by the
+# network. PostgreSQL itself waits for rows without a limit.
+_PATIENCE_S = 15.0
+
 
 class RowCopy:
     """A COPY into a staging table, which is complete when the block ends well. An async context manager.
@@ -36,6 +40,7 @@ class RowCopy:
         self._statement = statement
         self._open = AsyncExitStack()
         self._copy: AsyncCopy | None = None
+        self._usual_patience_s = connection.patience_s
 
     async def __aenter__(self) -> Self:
         with self._measuring():
@@ -43,11 +48,15 @@ class RowCopy:
                 cursor = await opening.enter_async_context(self._connection.cursor())
                 self._copy = await opening.enter_async_context(cursor.copy(self._statement))
                 self._open = opening.pop_all()
+        self._connection.patience_s = min(self._usual_patience_s, _PATIENCE_S)
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
-        with self._measuring():
-            await self._open.__aexit__(*exc_info)
+        try:
+            with self._measuring():
+                await self._open.__aexit__(*exc_info)
+        finally:
+            self._connection.patience_s = self._usual_patience_s
 
     async def write(self, rows: Iterable[Row]) -> None:
         """Write rows, letting others run between slices."""

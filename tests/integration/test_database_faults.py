@@ -203,8 +203,9 @@ async def test_a_read_whose_answer_is_swallowed_fails_when_that_is_late(template
             assert time.monotonic() - begun < NOTICED_WITHIN_S
 
 
+@pytest.mark.parametrize("has_begun", [False, True], ids=["as it begins", "when it has begun"])
 async def test_who_forgets_a_copy_is_given_up_long_before_a_statement_would_be(
-    database: str, monkeypatch: pytest.MonkeyPatch
+    database: str, monkeypatch: pytest.MonkeyPatch, *, has_begun: bool
 ) -> None:
     """PostgreSQL waits for rows without a limit."""
     monkeypatch.setattr(staging, "_PATIENCE_S", 1.0)
@@ -219,10 +220,13 @@ async def test_who_forgets_a_copy_is_given_up_long_before_a_statement_would_be(
                 async with RowCopy(connection, "COPY rows FROM STDIN") as copy:
                     await copy.write([("a",)])
                 assert connection.patience_s == usual_s > NOTICED_WITHIN_S
+                begun = time.monotonic()
+                if not has_begun:
+                    proxy.half_open()
                 async with RowCopy(connection, "COPY rows FROM STDIN") as copy:
                     await copy.write([("b",)])
-                    proxy.half_open()
                     begun = time.monotonic()
+                    proxy.half_open()
 
         with pytest.raises(errors.DatabaseUnavailableError):
             await copy_rows()

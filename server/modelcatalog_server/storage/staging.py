@@ -40,23 +40,20 @@ class RowCopy:
         self._statement = statement
         self._open = AsyncExitStack()
         self._copy: AsyncCopy | None = None
-        self._usual_patience_s = connection.patience_s
 
     async def __aenter__(self) -> Self:
         with self._measuring():
             async with AsyncExitStack() as opening:
+                opening.callback(setattr, self._connection, "patience_s", self._connection.patience_s)
+                self._connection.patience_s = min(self._connection.patience_s, _PATIENCE_S)
                 cursor = await opening.enter_async_context(self._connection.cursor())
                 self._copy = await opening.enter_async_context(cursor.copy(self._statement))
                 self._open = opening.pop_all()
-        self._connection.patience_s = min(self._usual_patience_s, _PATIENCE_S)
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
-        try:
-            with self._measuring():
-                await self._open.__aexit__(*exc_info)
-        finally:
-            self._connection.patience_s = self._usual_patience_s
+        with self._measuring():
+            await self._open.__aexit__(*exc_info)
 
     async def write(self, rows: Iterable[Row]) -> None:
         """Write rows, letting others run between slices."""

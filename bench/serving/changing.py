@@ -27,6 +27,8 @@ from serving.throughput import GET_MODEL, SERVICE
 
 #: The cache is filled anew behind a refresh.
 WARMING_S = 3.0
+#: As many calls as there are during some refreshes: of fewer, 99 of 100 vary by a third from one time to the next.
+IDLE_S = 15.0
 
 
 # --- latencies during a refresh -------------------------------------------------------------------------------------
@@ -49,7 +51,7 @@ def _disturb(stage: Stage, refreshes: int, per_second: float, *, pinned: bool) -
         body = server.call(GET_MODEL)
         refresh(stage, client, every=10)  # the first one imports what it needs
         time.sleep(WARMING_S)
-        seconds = refreshes * (WARMING_S + 4) + 6
+        seconds = refreshes * (WARMING_S + 4) + IDLE_S + 2
         with stage.echo({"get": body}, pinned=pinned) as echo:
             loads = [
                 Background(stage, server, GET_MODEL, per_second, seconds, first=pinned),
@@ -121,7 +123,7 @@ def go_through(stage: Stage, client: ModelCatalogClient, refreshes: int) -> Span
     """Do nothing, then refresh again and again; return what was when, in seconds since the epoch."""
     time.sleep(1)
     begun = time.time()
-    time.sleep(4)
+    time.sleep(IDLE_S)
     spans: Spans = {"idle": [(begun, time.time())], "refreshing": [], "filling the cache": []}
     for _ in range(refreshes):
         begun, over = refresh(stage, client, every=10)

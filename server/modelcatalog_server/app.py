@@ -50,7 +50,7 @@ from modelcatalog_server.domain.ports.quotas import Quotas
 from modelcatalog_server.domain.ports.upstream import Progress, Upstream
 from modelcatalog_server.domain.refresh import Payload, Refresh, RefreshRequest, State, Trigger
 from modelcatalog_server.domain.signal import Signal
-from modelcatalog_server.domain.tasks import callers, fail_after, run_all
+from modelcatalog_server.domain.tasks import callers, fail_after, rest, run_all
 from modelcatalog_server.identity.certificates import TlsFiles
 from modelcatalog_server.identity.following import FollowedFiles
 from modelcatalog_server.logs import LEVEL
@@ -100,6 +100,8 @@ _log = structlog.get_logger(__name__)
 # A first load over a slow line, and then some; after it the process gives up.
 _FIRST_LOAD_TIMEOUT_S = 180.0
 _HEALTH_INTERVAL_S = 1.0
+# What is told of a run to those who follow it comes first.
+_HEALTH_REST_S = 0.004
 
 
 @dataclass(frozen=True, slots=True)
@@ -486,6 +488,7 @@ async def _report_health(app: App) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(_HEALTH_INTERVAL_S):
                 await ticket.wait()
+                await rest(_HEALTH_REST_S)
 
 
 async def _look_whether_ready(app: App) -> tuple[bool, str]:

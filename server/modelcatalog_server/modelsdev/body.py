@@ -9,8 +9,8 @@ from typing import Protocol
 
 from modelcatalog_server.domain.errors import UpstreamInvalidError
 
-_PIECE_BYTES = 64 * 1024
-_READ_BYTES = 16 * 1024
+_PIECE_BYTES = 32 * 1024
+_READ_BYTES = 4 * 1024
 _GZIP_WBITS = 16 + zlib.MAX_WBITS
 _ZLIB_METHOD = 8  # the low half of a zlib stream's first byte; some servers send raw deflate by the same name
 

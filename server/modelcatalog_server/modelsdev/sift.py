@@ -35,7 +35,7 @@ MAX_DUPLICATES = 100
 
 _MAX_KEY_CHARS = 100
 _HASH_BYTES = 16
-_SEARCH_BYTES = 1024 * 1024
+_SEARCH_BYTES = 256 * 1024
 _MODELS_A_STEP = 16
 _TOKENS_A_STEP = 200
 _ESCAPE = re.compile(rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL)
@@ -74,7 +74,7 @@ _NO_JSON = (DecodeError, UnicodeDecodeError, RecursionError)
 
 #: Where a member of a section may end and the next one begin: a provider ends with the end of a price list of a model.
 _SEAMS = {"providers": b'}}}},"', "models": b'}},"'}
-_PIECE_BYTES = 128 * 1024
+_PIECE_BYTES = 48 * 1024
 _SEAMS_TRIED = 8
 _members: Decoder[dict[str, Raw]] = Decoder(dict[str, Raw])
 

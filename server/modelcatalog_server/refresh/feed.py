@@ -28,7 +28,7 @@ from modelcatalog_server.domain.errors import (
 from modelcatalog_server.domain.ports.refreshes import RefreshStore
 from modelcatalog_server.domain.refresh import EventKind, Phase, Refresh, RefreshEvent
 from modelcatalog_server.domain.signal import Signal
-from modelcatalog_server.domain.tasks import end_tasks
+from modelcatalog_server.domain.tasks import end_tasks, rest
 from modelcatalog_server.outages import Outage
 from modelcatalog_server.tokens import ExpiredTokenError, InvalidTokenError, TokenSealer
 
@@ -257,6 +257,7 @@ class RefreshFeed:
             except Exception:
                 _log.exception("cannot read refresh events")
             await ticket.wait()
+            await rest()
 
     async def _catch_up(self) -> None:
         while events := await self._store.list_events(self._last_id, None, _BATCH):

@@ -61,6 +61,8 @@ MAX_WARNINGS = 100
 
 _END_TIMEOUT_S = 10.0
 _RECORDS_A_STEP = 20
+#: Whoever follows a run has been told of an event by then.
+_TOLD_S = 0.01
 #: A process is at a new revision by then.
 _TURN_S = 0.03
 
@@ -145,7 +147,7 @@ class _Run:
     refresh: Refresh
 
     async def carry_out(self) -> None:
-        await rest()  # whoever asked for this run is being answered
+        await rest(_TOLD_S)  # whoever asked for this run is being answered, and begins to watch it
         async with self.runner.new_comparison() as comparison:
             payload = await self._fetch()
             if payload is None:
@@ -178,7 +180,7 @@ class _Run:
         self.refresh = await self.runner.store.record(
             replace(self.refresh, state=State.RUNNING, phase=phase), EventKind.STATE, message=message
         )
-        await rest()
+        await rest(_TOLD_S)
 
     async def _report(self, done: int, total: int | None) -> None:
         # Figures are not worth a run: one that is over, or a database that is away, is found out by the next step.
@@ -287,11 +289,9 @@ class _Run:
         await self._enter(Phase.COMPARE, _describe(difference))
         prices = await self.runner.store.get_prices(changed_model_ids(difference, known))
         price_changes = await find_in_slices(find_price_changes(difference, prices))
-        await rest()
         report = await asyncio.to_thread(make_report, difference, known, price_changes)
         await rest()
         await self.runner.store.save_report(self.refresh.id, report)
-        await rest()
         if not payload.is_bundled:  # which is better than nothing, whatever it looks like
             await self._judge(difference, known, price_changes, state)
         return difference

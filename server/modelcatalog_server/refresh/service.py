@@ -51,6 +51,7 @@ _SWEEP_RETRY_S = 1.0
 _HAND_OVER_TIMEOUT_S = 2.0
 # Every event is a nudge, and a run has several within milliseconds: one look at what they come to is enough.
 _LOOK_AFTER_S = 0.05
+_TOLD_S = 0.003
 
 #: Reasons of failures after which a full run may do better: not another look at a payload that a gate refused.
 _FALLBACK_REASONS = {"UPSTREAM_UNAVAILABLE", "UPSTREAM_INVALID", "DATABASE_UNAVAILABLE", "INTERNAL"}
@@ -336,7 +337,7 @@ class RefreshService:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._policy.heartbeat.total_seconds()):
                     await ticket.wait()
-            await rest()  # what else was waiting for that comes first
+            await rest(_TOLD_S)  # those who follow the run come first
 
     async def _fall_back(self, failed: Refresh) -> None:
         """Start the full run that follows a failed incremental one."""

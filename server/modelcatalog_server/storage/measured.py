@@ -13,6 +13,7 @@ from psycopg.rows import DictRow
 
 from modelcatalog_server.domain.measures import QueryMeasures
 from modelcatalog_server.domain.spans import Kind, span
+from modelcatalog_server.domain.tasks import rest
 from modelcatalog_server.storage.bounded import BoundedConnection
 from modelcatalog_server.storage.queries import name_of
 
@@ -22,16 +23,21 @@ class MeasuredConnection(BoundedConnection):
 
     Attributes:
         queries: Where durations go; ``None``: nowhere.
+        gives_way: Whether it leaves the event loop to callers for a moment behind each statement.
     """
 
     queries: QueryMeasures | None = None
+    gives_way = False
 
     async def execute(self, query: Any, params: Any = None, **options: Any) -> AsyncCursor[DictRow]:
         """Run a statement. One in a pipeline is not measured: it is answered when that ends."""
         if self.pgconn.pipeline_status != PipelineStatus.OFF:
             return await super().execute(query, params, **options)
         with self.measuring(query):
-            return await super().execute(query, params, **options)
+            cursor = await super().execute(query, params, **options)
+        if self.gives_way:
+            await rest()
+        return cursor
 
     @contextmanager
     def measuring(self, query: Any) -> Iterator[None]:

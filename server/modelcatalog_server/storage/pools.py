@@ -19,6 +19,7 @@ from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 from modelcatalog_server.domain.deadlines import current_deadline
 from modelcatalog_server.domain.errors import DatabaseUnavailableError, DeadlineError, StartupError
 from modelcatalog_server.domain.measures import PoolStats, QueryMeasures
+from modelcatalog_server.domain.tasks import rest
 from modelcatalog_server.storage.measured import MeasuredConnection
 from modelcatalog_server.storage.reconnecting import ReconnectingPool
 
@@ -150,6 +151,7 @@ class Pools:
     Reads run in REPEATABLE READ, READ ONLY transactions: all statements of one see the same revision. Whoever owns a
     refresh and shows that it is alive has connections apart: however many writers wait for a lock, no run seems dead.
     The state of the catalog is read there, too: however many readers wait, a process knows whether it is up to date.
+    What writes gives way to callers: nobody waits for it who reads the catalog.
     """
 
     def __init__(self, database_url: str, settings: PoolSettings | None = None) -> None:
@@ -158,7 +160,13 @@ class Pools:
         self.queries = QueryMeasures()
         self.read = make_read_pool(database_url, "read", settings, self.queries)
         self.write = _make_pool(
-            database_url, "write", settings, settings.write_size, settings.write_timeout_s, self.queries
+            database_url,
+            "write",
+            settings,
+            settings.write_size,
+            settings.write_timeout_s,
+            self.queries,
+            configure=_configure_write,
         )
         self.own = _make_pool(
             database_url,
@@ -227,6 +235,7 @@ class Pools:
                 if (left_ms := _time_left_ms(self._settings.write_timeout_s)) is not None:
                     await connection.execute(_LIMIT.format(left_ms))
                 yield connection
+        await rest()
 
     @asynccontextmanager
     async def owning(self) -> AsyncIterator[Connection]:
@@ -314,11 +323,10 @@ def _make_pool(
     statement_timeout_s: float,
     queries: QueryMeasures,
     *,
-    configure: Callable[[Connection], Awaitable[None]] | None = None,
+    configure: Callable[[Connection], Awaitable[None]],
 ) -> Pool:
     async def configure_measured(connection: Connection) -> None:
-        if configure is not None:
-            await configure(connection)
+        await configure(connection)
         connection.queries = queries
 
     own = (
@@ -363,6 +371,10 @@ def _watch_over_tcp(unacknowledged_s: float) -> dict[str, int]:
 
 async def _configure_own(connection: Connection) -> None:
     await connection.set_autocommit(True)
+
+
+async def _configure_write(connection: Connection) -> None:
+    connection.gives_way = True
 
 
 async def _configure_read(connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
@@ -125,10 +126,9 @@ class PostgresHistory:
 
     async def save_report(self, refresh_id: UUID, report: RefreshReport) -> None:
         """Write what a run found, over what was written before."""
+        parameters = {"refresh_id": refresh_id, "report": await asyncio.to_thread(write_report, report)}
         async with self._pools.writing() as connection:
-            await connection.execute(
-                _REFRESHES["save_report"], {"refresh_id": refresh_id, "report": write_report(report)}
-            )
+            await connection.execute(_REFRESHES["save_report"], parameters)
 
     async def get_report(self, refresh_id: UUID) -> RefreshReport | None:
         """Return what a run found, ``None`` before it has compared or when the report is gone."""

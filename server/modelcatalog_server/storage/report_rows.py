@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from psycopg.types.json import Jsonb
-
 from modelcatalog_server.domain.refresh import PriceChange, Quarantined, RefreshReport
 
 
-def write_report(report: RefreshReport) -> Jsonb:
-    """Return the parameter of ``save_report``. Prices are text, so that none is rounded on its way."""
-    return Jsonb(
+def write_report(report: RefreshReport) -> str:
+    """Return the JSON for ``save_report``. Prices are text, so that none is rounded on its way."""
+    return json.dumps(
         {
             "added_model_ids": list(report.added_model_ids),
             "changed_model_ids": list(report.changed_model_ids),

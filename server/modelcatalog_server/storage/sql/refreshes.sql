@@ -307,7 +307,7 @@ LIMIT 1;
 -- name: save_report
 -- What a run found. Of a run that compares again, the last word.
 INSERT INTO refresh_reports (refresh_id, report)
-VALUES (%(refresh_id)s, %(report)s)
+VALUES (%(refresh_id)s, %(report)s::jsonb)
 ON CONFLICT (refresh_id) DO UPDATE
 SET report = excluded.report;
 

@@ -203,6 +203,18 @@ async def test_a_read_whose_answer_is_swallowed_fails_when_that_is_late(template
             assert time.monotonic() - begun < NOTICED_WITHIN_S
 
 
+async def test_a_connection_that_was_left_in_pipeline_mode_is_used_by_nobody(database: str) -> None:
+    """The driver leaves it there when who waits for the end of a pipeline is cancelled at the wrong moment."""
+    async with Pools(database, PoolSettings(write_size=1)) as pools:
+        async with pools.writing() as connection:
+            connection.pgconn.enter_pipeline_mode()
+        async with pools.writing() as another:
+            assert another is not connection
+            await another.execute("CREATE TEMPORARY TABLE rows (id text) ON COMMIT DROP")
+            async with RowCopy(another, "COPY rows FROM STDIN") as copy:
+                await copy.write([("a",)])
+
+
 @pytest.mark.parametrize("has_begun", [False, True], ids=["as it begins", "when it has begun"])
 async def test_who_forgets_a_copy_is_given_up_long_before_a_statement_would_be(
     database: str, monkeypatch: pytest.MonkeyPatch, *, has_begun: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+from psycopg.pq import PipelineStatus
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from modelcatalog_server.storage.measured import MeasuredConnection
@@ -33,6 +34,7 @@ class ReconnectingPool(AsyncConnectionPool[MeasuredConnection]):
             connection_class=MeasuredConnection,
             configure=self._note_up,
             check=self._check_alive,
+            reset=_check_settled,
             reconnect_timeout=_RECONNECT_TIMEOUT_S,
             reconnect_failed=self._note_down,
             **settings,
@@ -66,3 +68,13 @@ class ReconnectingPool(AsyncConnectionPool[MeasuredConnection]):
         if not await connection.is_alive():
             await self.drain()
             raise psycopg.OperationalError("the connection has ended")
+
+
+async def _check_settled(connection: MeasuredConnection) -> None:
+    """Have a connection closed that is given back in pipeline mode, from which it may not find back.
+
+    That happens to who is cancelled at the end of a pipeline, and the driver only says so in its log. All but COPY
+    would go on there as if nothing were the matter.
+    """
+    if connection.pgconn.pipeline_status != PipelineStatus.OFF:
+        raise psycopg.OperationalError("the connection was left in pipeline mode")

@@ -1,0 +1,67 @@
+"""Progress that is written at most so often, and to its end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from modelcatalog_server.refresh.progress import throttled
+
+
+class Reports:
+    """Takes reports, each for as long as it is held."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.held = asyncio.Event()
+        self.written: list[tuple[int, int | None]] = []
+
+    async def __call__(self, done: int, total: int | None) -> None:
+        self.begun.set()
+        await self.held.wait()
+        self.written.append((done, total))
+
+
+async def test_the_newest_figures_are_written_once_in_a_while() -> None:
+    reports = Reports()
+    reports.held.set()
+    async with throttled(reports, interval_s=0.01) as progress:
+        for done in range(5):
+            progress(done, 9)
+        await reports.begun.wait()
+    assert reports.written == [(4, 9)]
+
+
+async def test_a_report_that_is_being_written_is_written_to_its_end() -> None:
+    reports = Reports()
+    async with throttled(reports, interval_s=0.01) as progress:
+        progress(1, None)
+        await reports.begun.wait()
+        asyncio.get_running_loop().call_later(0.05, reports.held.set)
+    assert reports.written == [(1, None)]
+
+
+async def test_who_is_cancelled_or_fails_waits_for_no_report() -> None:
+    reports = Reports()
+    with pytest.raises(ValueError, match="of the block"):
+        async with throttled(reports, interval_s=0.01) as progress:
+            progress(1, None)
+            await reports.begun.wait()
+            raise ValueError("of the block")
+    assert reports.written == []
+
+
+async def test_nothing_is_waited_for_between_two_reports() -> None:
+    async with asyncio.timeout(30), throttled(Reports(), interval_s=3600) as progress:
+        progress(1, None)
+
+
+async def test_a_report_that_fails_is_raised_at_the_end() -> None:
+    async def fail(_done: int, _total: int | None) -> None:
+        raise ValueError("of the report")
+
+    with pytest.raises(ValueError, match="of the report"):
+        async with throttled(fail, interval_s=0.01) as progress:
+            progress(1, None)
+            await asyncio.sleep(0.1)

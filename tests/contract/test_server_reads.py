@@ -370,7 +370,17 @@ async def test_every_read_takes_a_least_revision(stub: Any, rpc: str) -> None:
     await until(is_refused)
 
 
-@pytest.mark.parametrize("garbage", ["", "x", "-1", "1.5", "1e3", "1 2", "9" * 19, "0x1"])
+@pytest.mark.parametrize("asked", [("1", "2"), ("2", "1"), ("1", "2, 1")])
+async def test_of_several_least_revisions_the_largest_counts(stub: Any, asked: tuple[str, ...]) -> None:
+    """A proxy may add its own to the caller's."""
+    key = "x-catalog-min-revision"
+    call = stub.GetCatalogInfo(pb.GetCatalogInfoRequest(), metadata=[(key, value) for value in asked], timeout=3)
+    assert "revision 2 " in await call.details()
+    there = [(key, value.replace("2", "1")) for value in asked]
+    assert (await stub.GetCatalogInfo(pb.GetCatalogInfoRequest(), metadata=there)).catalog_revision == 1
+
+
+@pytest.mark.parametrize("garbage", ["", "x", "-1", "1.5", "1e3", "1 2", "1,", ",1", "1,x", "9" * 19, "0x1"])
 async def test_a_least_revision_that_is_no_number_is_refused(stub: Any, garbage: str) -> None:
     call = stub.GetCatalogInfo(pb.GetCatalogInfoRequest(), metadata=(("x-catalog-min-revision", garbage),))
     assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT

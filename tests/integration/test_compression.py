@@ -106,7 +106,7 @@ async def test_a_large_response_is_compressed_for_who_asks(running: app.App) -> 
     assert packed_size < plain_size / 3
 
 
-@pytest.mark.parametrize("value", ["", "identity", "deflate", "GZIP"])
+@pytest.mark.parametrize("value", ["", "identity", "deflate", "gzipped"])
 async def test_who_does_not_ask_for_gzip_never_gets_it(running: app.App, value: str) -> None:
     """Also right behind somebody who did, on the same server."""
     await size_of(running, "ListModels", page(100), ASKING)
@@ -114,8 +114,9 @@ async def test_who_does_not_ask_for_gzip_never_gets_it(running: app.App, value: 
     assert size > response.ByteSize()
 
 
-async def test_among_other_names_it_is_found(running: app.App) -> None:
-    asking = (("x-catalog-accept-encoding", "deflate, gzip"),)
+@pytest.mark.parametrize("value", ["deflate, gzip", "GZIP", "Deflate,GZip"])
+async def test_among_other_names_and_in_any_case_it_is_found(running: app.App, value: str) -> None:
+    asking = (("x-catalog-accept-encoding", value),)
     response, size = await size_of(running, "ListModels", page(100), asking)
     assert size < response.ByteSize() / 3
 

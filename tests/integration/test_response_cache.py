@@ -323,6 +323,21 @@ async def test_a_revision_that_never_comes_is_waited_for_and_refused(client: Asy
         await wait_in_vain(client, revision=99)
 
 
+@pytest.mark.parametrize("asked", [("99", "1"), ("1", "99")])
+async def test_of_several_revisions_the_largest_counts_though_the_answer_is_at_hand(
+    stage: Stage, asked: tuple[str, ...]
+) -> None:
+    key, request = "x-catalog-min-revision", pb.GetModelRequest(model_id=GPT_5)
+    async with grpc.aio.insecure_channel(stage.running.server.address) as channel:
+        stub = ModelCatalogStub(channel)
+        await stub.GetModel(request)
+        call = stub.GetModel(request, metadata=[(key, value) for value in asked], timeout=3)
+        assert "revision 99 " in await call.details()
+        hits = stage.running.responses.near.hits
+        await stub.GetModel(request, metadata=[(key, value.replace("99", "1")) for value in asked])
+        assert stage.running.responses.near.hits == hits + 1
+
+
 @pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "9" * 19])
 async def test_a_revision_that_is_none_is_refused_though_the_answer_is_at_hand(stage: Stage, text: str) -> None:
     async with grpc.aio.insecure_channel(stage.running.server.address) as channel:

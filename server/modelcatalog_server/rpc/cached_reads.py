@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, cast
 
 import grpc
@@ -25,7 +25,7 @@ from modelcatalog_server.rpc.call_log import CallLog
 from modelcatalog_server.rpc.call_measures import MeasuredMethod
 from modelcatalog_server.rpc.compression import ACCEPT_ENCODING, compress, names_gzip
 from modelcatalog_server.rpc.context import REQUEST_ID, Context, MethodHandler, new_request_id
-from modelcatalog_server.rpc.reading import MIN_REVISION, SharedRead, announce, at_least, state_trailers
+from modelcatalog_server.rpc.reading import MIN_REVISION, SharedRead, announce, at_least, newest_asked, state_trailers
 from modelcatalog_server.rpc.requests import parse_request
 
 _SERVICE = model_catalog_service_pb2.DESCRIPTOR.services_by_name["ModelCatalog"]
@@ -109,12 +109,13 @@ class CachedReads:
 
         async def answer(request: bytes, context: Context) -> bytes:
             begun = time.perf_counter()
-            asked_revision = authorization = None
+            authorization = None
+            asked_revisions: tuple[str | bytes, ...] = ()
             with_gzip = False
             metadata: Any = context.invocation_metadata() or ()
-            for key, value in reversed(metadata):  # of several the first counts, as it does on the long way
+            for key, value in reversed(metadata):  # the first authorization counts, as it does on the long way
                 if key == MIN_REVISION:
-                    asked_revision = value
+                    asked_revisions = (*asked_revisions, value)
                 elif key == ACCEPT_ENCODING:
                     with_gzip = with_gzip or names_gzip(value)
                 elif key == AUTHORIZATION:
@@ -123,7 +124,7 @@ class CachedReads:
             if (
                 not isinstance(admitted, Principal)
                 or (held := cache.peek((method, request))) is None
-                or (asked_revision is not None and not _has_seen(asked_revision, held.state))
+                or (asked_revisions and not _has_seen(asked_revisions, held.state))
             ):
                 body = cast("bytes", await go_the_long_way(request, context, admitted))
             else:
@@ -165,6 +166,7 @@ def _fetching(method: str, handler: MethodHandler) -> Fetch:
     return fetch
 
 
-def _has_seen(asked: str | bytes, state: CatalogState) -> bool:
+def _has_seen(asked: Sequence[str | bytes], state: CatalogState) -> bool:
     """Whether a state is of the revision that a caller must see. No, where it is none: the long way refuses that."""
-    return asked.isascii() and asked.isdigit() and len(asked) <= 18 and int(asked) <= state.revision
+    revision = newest_asked(asked)
+    return revision is not None and revision <= state.revision

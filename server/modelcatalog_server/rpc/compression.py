@@ -24,9 +24,9 @@ MAX_BYTES = 1024 * 1024
 
 
 def names_gzip(value: str | bytes) -> bool:
-    """Whether gzip is among the names in the metadata."""
+    """Whether gzip is among the names in the metadata, in any case, as in HTTP."""
     text = value if isinstance(value, str) else value.decode(errors="replace")
-    return "gzip" in (name.strip() for name in text.split(","))
+    return "gzip" in (name.strip() for name in text.lower().split(","))
 
 
 def accepts_gzip(context: Context) -> bool:

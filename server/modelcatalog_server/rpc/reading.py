@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC
 
 from modelcatalog_server.catalog.snapshots import AtLeast
@@ -19,14 +20,30 @@ _READ_RESERVE_S = 0.5
 
 def at_least(context: Context) -> AtLeast:
     """Return the revision that the caller must see, out of ``x-catalog-min-revision``."""
-    for key, value in context.invocation_metadata() or ():
-        if key == MIN_REVISION:
-            text = value if isinstance(value, str) else value.decode(errors="replace")
-            if not (text.isascii() and text.isdigit() and len(text) <= 18):
-                raise InvalidQueryError(MIN_REVISION, "must be a revision number")
-            remaining = remaining_time(context)
-            return AtLeast(revision=int(text), timeout_s=max(remaining - _READ_RESERVE_S, remaining / 2))
-    return AtLeast()
+    asked = [value for key, value in context.invocation_metadata() or () if key == MIN_REVISION]
+    if not asked:
+        return AtLeast()
+    revision = newest_asked(asked)
+    if revision is None:
+        raise InvalidQueryError(MIN_REVISION, "must be a revision number")
+    remaining = remaining_time(context)
+    return AtLeast(revision=revision, timeout_s=max(remaining - _READ_RESERVE_S, remaining / 2))
+
+
+def newest_asked(values: Sequence[str | bytes]) -> int | None:
+    """Return the largest of the revisions in the metadata; ``None`` where one of them is none.
+
+    There are several where a proxy adds its own to the caller's, in an entry of its own or behind a comma, which is the
+    same in gRPC.
+    """
+    newest = 0
+    for value in values:
+        text = value if isinstance(value, str) else value.decode(errors="replace")
+        for digits in text.replace(", ", ",").split(","):
+            if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
+                return None
+            newest = max(newest, int(digits))
+    return newest
 
 
 def announce(context: Context | SharedRead, state: CatalogState) -> None:

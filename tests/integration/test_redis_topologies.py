@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from modelcatalog_server.cache.quotas import SharedQuotas
 from modelcatalog_server.cache.redis_cache import RedisCache
 from modelcatalog_server.domain.errors import StartupError
 from modelcatalog_server.domain.limits import RateLimit
-from redis_nodes import Cluster, Watched, alone, clustered, watched
+from redis_nodes import Cluster, Node, Watched, alone, clustered, watched
+from redis_nodes import until as nodes_until
 from small_catalog import until
 
 DOWN, BACK = "redis is down: reads go on without it", "redis is back"
@@ -39,6 +40,16 @@ def mortal_cluster(tmp_path: Path) -> Iterator[Cluster]:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with clustered(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def patient_cache(url: str, **more: Any) -> RedisCache:
@@ -85,6 +96,52 @@ async def test_one_that_is_flushed_is_filled_again_and_one_that_is_restarted_is_
             assert await cache.get(KEYS[0]) is None, "it keeps nothing"
             assert await holds(cache)
     assert [line["event"] for line in logs] == [DOWN, BACK]
+
+
+def wants_a_replica(node: Node) -> str:
+    node.ask("CONFIG", "SET", "min-replicas-to-write", 1)
+    return "redis://"
+
+
+def cannot_save(node: Node) -> str:
+    """Have a place for its file that is taken."""
+    Path(node.ask("CONFIG", "GET", "dir")["dir"], "dump.rdb").mkdir()
+    node.ask("CONFIG", "SET", "save", "3600 1")
+    node.ask("BGSAVE")
+    nodes_until(lambda: node.ask("INFO", "persistence")["rdb_last_bgsave_status"] == "err")
+    return "redis://"
+
+
+def has_a_user_who_only_reads(node: Node) -> str:
+    node.ask("ACL", "SETUSER", "reader", "on", ">secret", "~*", "-@all", "+get")
+    return "redis://reader:secret@"
+
+
+@pytest.mark.parametrize("prepare", [wants_a_replica, cannot_save, has_a_user_who_only_reads])
+async def test_one_that_answers_writes_with_an_error_is_read_on(tmp_path: Path, prepare: Callable[[Node], str]) -> None:
+    with capture_logs() as logs, alone(tmp_path) as node:
+        node.ask("SET", KEYS[0], "x")
+        async with patient_cache(f"{prepare(node)}{node.address}") as cache:
+            quotas = SharedQuotas(cache, secret=b"of this catalog")
+            for _ in range(3):
+                await cache.set(KEYS[1], b"y", ttl_s=60)
+                assert await quotas.take(RateLimit(10, 60), "principal:ann", 1), "counted by the process for itself"
+                assert await cache.get(KEYS[0]) == b"x"
+            assert await cache.get(KEYS[1]) is None
+            assert (cache.refused, cache.failures, logs) == (6, 0, [])
+
+
+async def test_one_that_answers_reads_with_an_error_is_down(tmp_path: Path) -> None:
+    with capture_logs() as logs, alone(tmp_path) as node:
+        node.ask("ACL", "SETUSER", "writer", "on", ">secret", "~*", "-@all", "+set")
+        clock = Clock()
+        async with patient_cache(f"redis://writer:secret@{node.address}", clock=clock) as cache:
+            for _ in range(3):
+                clock.now += 1.1
+                await cache.set(KEYS[0], b"x", ttl_s=60)
+                assert await cache.get(KEYS[0]) is None
+            assert (cache.refused, cache.available) == (0, False)
+    assert [line["event"] for line in logs] == [DOWN]
 
 
 async def test_a_failover_is_one_line_and_then_one_more_and_the_new_master_is_found(topology: Watched) -> None:

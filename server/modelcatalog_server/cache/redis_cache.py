@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self, TypeVar
 
 import structlog
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisClusterException, RedisError
+from redis.exceptions import ClusterDownError, RedisClusterException, RedisError, ResponseError
 
 from modelcatalog_server.cache.redis_client import make_client
 from modelcatalog_server.domain.errors import StartupError
@@ -32,8 +32,9 @@ _LATE_IN_A_ROW = 3
 _SEARCH_TIMEOUT_S = 1.0
 # For an operator who asks for figures or has everything deleted.
 _SWEEP_TIMEOUT_S = 10.0
-# It answers, but does not store: no memory left, or a replica that has not been promoted yet.
-_REFUSALS = (OutOfMemoryError, ReadOnlyError)
+# Error replies that are about no single command: the cluster has lost nodes, or a replica its master. That it is still
+# loading, or knows no such password, is a ConnectionError in redis-py.
+_DOWN = (ClusterDownError,)
 # RuntimeError: what uvloop raises where something is sent on a connection that has been reset just now.
 _FAILURES = (RedisError, RedisClusterException, OSError, TimeoutError, RuntimeError)
 
@@ -43,7 +44,8 @@ class RedisCache:
 
     A reader waits a few milliseconds for it; an answer that takes longer, or a connection that has to be made first, is
     no use to that reader but to the next one. After a failure, or when it was late three times in a row, it is left
-    alone, and one caller a second tries again: being down costs nothing.
+    alone, and one caller a second tries again: being down costs nothing. Redis that answers a write with an error, for
+    want of memory, replicas or permissions, is not down: it is read on.
 
     Figures since the start of the process: ``hits``, ``misses``, ``failures``, ``late`` and ``refused`` writes.
 
@@ -118,7 +120,7 @@ class RedisCache:
     async def get(self, key: str) -> bytes | None:
         """Return the value, ``None`` when there is none or nobody who says so within the budget."""
         with span("GET", Kind.CLIENT, _GET):
-            value = await self.ask(lambda: self._redis.get(key))
+            value = await self._ask(lambda: self._redis.get(key)) if self._may_ask() else None
         if value is None:
             self.misses += 1
         else:
@@ -128,7 +130,7 @@ class RedisCache:
     async def set(self, key: str, value: bytes, *, ttl_s: int) -> None:
         """Store the value for ``ttl_s`` seconds, if there is somebody to ask."""
         if self._may_ask():
-            await self._try(lambda: self._redis.set(key, value, ex=ttl_s))
+            await self._try(lambda: self._redis.set(key, value, ex=ttl_s), refusable=True)
 
     async def measure(self, prefix: str) -> tuple[int, int, int] | None:
         """Return entries and bytes of the keys that begin so, and what the whole Redis has evicted since its start."""
@@ -138,7 +140,8 @@ class RedisCache:
         """Delete the keys that begin so, those whose value holds ``needle``; return how many."""
         if not self._may_ask():
             return 0
-        return await self._try(lambda: self._delete(prefix, needle), timeout_s=_SWEEP_TIMEOUT_S) or 0
+        deleting = self._try(lambda: self._delete(prefix, needle), timeout_s=_SWEEP_TIMEOUT_S, refusable=True)
+        return await deleting or 0
 
     async def _measure(self, prefix: str) -> tuple[int, int, int]:
         entries = size = 0
@@ -167,11 +170,14 @@ class RedisCache:
             return list(await pipeline.execute())
 
     async def ask(self, call: Callable[[], Awaitable[T]]) -> T | None:
-        """Return what a call of :attr:`commands` answers, ``None`` when nobody does so within the budget."""
-        return await self._ask(call) if self._may_ask() else None
+        """Return what a call of :attr:`commands` answers, which may write.
 
-    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T | None:
-        reading = asyncio.create_task(self._try(call), name="redis-ask")
+        ``None``: nobody did so within the budget, or Redis refused.
+        """
+        return await self._ask(call, refusable=True) if self._may_ask() else None
+
+    async def _ask(self, call: Callable[[], Awaitable[T]], *, refusable: bool = False) -> T | None:
+        reading = asyncio.create_task(self._try(call, refusable=refusable), name="redis-ask")
         self._reading.add(reading)
         reading.add_done_callback(self._reading.discard)
         await asyncio.wait({reading}, timeout=self._read_budget_s)
@@ -197,25 +203,37 @@ class RedisCache:
     async def check(self) -> bool:
         """Return whether it answers now."""
         if self._may_ask():
-            await self._try(self._client.ping)
+            await self._try(self._client.probe)
         return self.available
 
-    async def _try(self, call: Callable[[], Awaitable[T]], *, timeout_s: float = 0) -> T | None:
-        begun = self._clock()
+    async def _try(
+        self, call: Callable[[], Awaitable[T]], *, timeout_s: float = 0, refusable: bool = False
+    ) -> T | None:
+        """Return what a call answers, ``None`` when it fails.
+
+        It may take ``timeout_s``, or as long as one command. An error reply to a ``refusable`` one is no failure.
+        """
+        begun, result = self._clock(), None
         try:
             async with asyncio.timeout(timeout_s or self._call_timeout_s), self._places:
                 if not self.available:
                     await self._client.probe()
-                result = await call()
-        except _REFUSALS:
-            self.refused += 1
-            return None
+                result = await self._call(call, refusable=refusable)
         except _FAILURES as error:
             self._note(available=False, reason=type(error).__name__)
             return None
         if self._clock() - begun <= self._read_budget_s or not self._late_in_a_row:
             self._note(available=True)
         return result
+
+    async def _call(self, call: Callable[[], Awaitable[T]], *, refusable: bool) -> T | None:
+        try:
+            return await call()
+        except ResponseError as error:
+            if not refusable or isinstance(error, _DOWN):
+                raise
+            self.refused += 1
+            return None
 
     def _note(self, *, available: bool, reason: str = "") -> None:
         """Keep count, and say so once per change of state."""

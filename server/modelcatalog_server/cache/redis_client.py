@@ -15,6 +15,8 @@ from modelcatalog_server.cache.redis_address import Address, parse_address
 
 # Sweeps take so many keys at a time.
 _BATCH = 500
+# Nobody has it. It begins as all keys do, which may be all that a user may read.
+_PROBE = "modelcatalog:probe"
 
 
 class RedisClient:
@@ -32,11 +34,8 @@ class RedisClient:
         self._closing = closing
 
     async def probe(self) -> None:
-        """Raise when something is wrong that one command would not show. For the first one after a failure."""
-
-    async def ping(self) -> None:
-        """Raise unless it answers."""
-        await self.commands.ping()
+        """Raise unless it can be read."""
+        await self.commands.get(_PROBE)
 
     async def scan(self, prefix: str) -> AsyncIterator[list[Any]]:
         """Yield the keys that begin so, some at a time."""
@@ -64,10 +63,6 @@ class ClusterClient(RedisClient):
 
     async def probe(self) -> None:
         """Raise unless every primary answers: else it would be down and back again with each key that is asked for."""
-        await self.ping()
-
-    async def ping(self) -> None:
-        """Raise unless every primary answers."""
         await self.commands.ping(target_nodes=RedisCluster.PRIMARIES)
 
     async def count_evicted(self) -> int:

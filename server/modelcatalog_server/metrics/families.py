@@ -97,7 +97,7 @@ def _cache(sources: Sources) -> Iterator[Metric]:
     yield _gauge("modelcatalog_redis_up", "Whether Redis is asked: 0 while it is left alone.", float(redis.available))
     yield _count("modelcatalog_redis_failures", "Times that Redis failed or was too slow.", redis.failures)
     yield _count("modelcatalog_redis_late", "Answers that came after their reader had gone on.", redis.late)
-    yield _count("modelcatalog_redis_refused", "Writes that Redis refused, for want of memory mostly.", redis.refused)
+    yield _count("modelcatalog_redis_refused", "Writes that Redis answered with an error.", redis.refused)
     yield _count("modelcatalog_redis_dropped", "Responses that were not written there.", sources.get_dropped())
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from fault_proxy import FaultProxy
 from modelcatalog_server.cache.quotas import SharedQuotas
 from modelcatalog_server.cache.redis_cache import RedisCache
 from modelcatalog_server.domain.errors import StartupError
@@ -20,6 +21,8 @@ from redis_nodes import until as nodes_until
 from small_catalog import until
 
 DOWN, BACK = "redis is down: reads go on without it", "redis is back"
+OWED = "redis is down: what was invalidated is deleted there before it is used again"
+UNDELETED = "redis refuses to delete what was invalidated: it stays until its time is over"
 KEYS = [f"test:{number}" for number in range(40)]
 
 
@@ -142,6 +145,60 @@ async def test_one_that_answers_reads_with_an_error_is_down(tmp_path: Path) -> N
                 assert await cache.get(KEYS[0]) is None
             assert (cache.refused, cache.available) == (0, False)
     assert [line["event"] for line in logs] == [DOWN]
+
+
+@pytest.mark.parametrize(
+    ("owed", "left"),
+    [
+        ([b""], []),
+        ([b":3"], [b"test:1", b"test:2"]),
+        ([b":3", b":1"], [b"test:2"]),
+        ([b":3", b"", b":1"], []),
+        ([b"no %d" % number for number in range(100)], []),
+    ],
+    ids=["everything", "one name", "two names", "everything and names", "many names"],
+)
+async def test_what_cannot_be_deleted_while_it_is_down_is_before_it_is_read_again(
+    tmp_path: Path, owed: list[bytes], left: list[bytes]
+) -> None:
+    keys, clock = KEYS[1:4], Clock()
+    with capture_logs() as logs, alone(tmp_path) as node:
+        async with (
+            FaultProxy("127.0.0.1", node.port) as proxy,
+            patient_cache(f"redis://127.0.0.1:{proxy.port}", clock=clock) as cache,
+        ):
+            await fill(cache, [*keys, "another:3"])
+            proxy.cut()
+            assert [await cache.delete("test", needle) for needle in owed] == [0] * len(owed)
+            clock.now += 1.1
+            assert await cache.get(KEYS[1]) is None, "it is down still"
+            proxy.mend()
+            assert await cache.delete("none") == 0, "as while it is left alone"
+            assert not cache.available
+            clock.now += 1.1
+            assert [value for key in keys if (value := await cache.get(key))] == left
+            assert node.ask("DBSIZE") == len(left) + 1
+    events = [line["event"] for line in logs]
+    assert (events[0], events[-1], set(events[1:-1])) == (DOWN, BACK, {OWED})
+
+
+async def test_one_that_refuses_to_delete_is_read_on_and_the_log_says_so(tmp_path: Path) -> None:
+    with capture_logs() as logs, alone(tmp_path) as node:
+        node.ask("ACL", "SETUSER", "cat", "on", ">secret", "~*", "-@all", "+get", "+set", "+scan")
+        clock = Clock()
+        async with (
+            FaultProxy("127.0.0.1", node.port) as proxy,
+            patient_cache(f"redis://cat:secret@127.0.0.1:{proxy.port}", clock=clock) as cache,
+        ):
+            await fill(cache)
+            assert await cache.delete("test") == 0
+            assert (cache.available, cache.refused) == (True, 1)
+            proxy.cut()
+            await cache.delete("test")
+            proxy.mend()
+            clock.now += 1.1
+            assert await cache.get(KEYS[0]) == KEYS[0].encode()
+    assert [line["event"] for line in logs] == [UNDELETED, DOWN, OWED, UNDELETED, BACK]
 
 
 async def test_a_failover_is_one_line_and_then_one_more_and_the_new_master_is_found(topology: Watched) -> None:

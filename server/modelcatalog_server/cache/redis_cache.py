@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import structlog
@@ -32,6 +33,9 @@ _LATE_IN_A_ROW = 3
 _SEARCH_TIMEOUT_S = 1.0
 # For an operator who asks for figures or has everything deleted.
 _SWEEP_TIMEOUT_S = 10.0
+# Names; when more are to be deleted, everything is.
+_MAX_OWED = 16
+_UNDELETED = "redis refuses to delete what was invalidated: it stays until its time is over"
 # Error replies that are about no single command: the cluster has lost nodes, or a replica its master. That it is still
 # loading, or knows no such password, is a ConnectionError in redis-py.
 _DOWN = (ClusterDownError,)
@@ -96,6 +100,9 @@ class RedisCache:
         self._clock = clock
         self._closed_until = 0.0
         self._late_in_a_row = 0
+        # What is to be deleted before it is used again. While there is any, it is not available.
+        self._owed: dict[str, set[bytes]] = {}
+        self._paying = asyncio.Lock()
         self._reading: set[asyncio.Task[Any]] = set()
         self.available = True
         self.hits = 0
@@ -137,11 +144,44 @@ class RedisCache:
         return await self._try(lambda: self._measure(prefix), timeout_s=_SWEEP_TIMEOUT_S) if self._may_ask() else None
 
     async def delete(self, prefix: str, needle: bytes = b"") -> int:
-        """Delete the keys that begin so, those whose value holds ``needle``; return how many."""
-        if not self._may_ask():
-            return 0
-        deleting = self._try(lambda: self._delete(prefix, needle), timeout_s=_SWEEP_TIMEOUT_S, refusable=True)
-        return await deleting or 0
+        """Delete the keys that begin so, those whose value holds ``needle``; return how many.
+
+        What cannot be deleted because it is down is, before this process uses it again.
+        """
+        deleted = None
+        if self._may_ask():
+            sweep = partial(self._delete, prefix, {needle})
+            deleted = await self._try(sweep, timeout_s=_SWEEP_TIMEOUT_S, refusable=True)
+        if deleted is None and not self.available:
+            self._owe(prefix, needle)
+            _log.warning("redis is down: what was invalidated is deleted there before it is used again")
+        elif deleted is None:
+            _log.warning(_UNDELETED)
+        return deleted or 0
+
+    def _owe(self, prefix: str, needle: bytes) -> None:
+        needles = self._owed.setdefault(prefix, set())
+        needles.add(needle)
+        if b"" in needles or len(needles) > _MAX_OWED:
+            self._owed[prefix] = {b""}
+
+    @property
+    def _in_debt(self) -> bool:
+        return bool(self._owed) or self._paying.locked()
+
+    async def _pay(self) -> None:
+        """Delete what could not be deleted when it was asked for."""
+        async with self._paying:
+            while self._owed:
+                prefix, needles = self._owed.popitem()
+                try:
+                    deleted = await self._call(partial(self._delete, prefix, needles), refusable=True)
+                except BaseException:
+                    for needle in needles:
+                        self._owe(prefix, needle)
+                    raise
+                if deleted is None:
+                    _log.warning(_UNDELETED)
 
     async def _measure(self, prefix: str) -> tuple[int, int, int]:
         entries = size = 0
@@ -151,12 +191,12 @@ class RedisCache:
             size += sum(sizes)
         return entries, size, await self._client.count_evicted()
 
-    async def _delete(self, prefix: str, needle: bytes) -> int:
+    async def _delete(self, prefix: str, needles: Collection[bytes]) -> int:
         deleted = 0
         async for keys in self._client.scan(prefix):
-            if needle:
-                values = await self._of_each(keys, "GET")
-                keys = [key for key, value in zip(keys, values, strict=True) if value and needle in value]
+            if b"" not in needles:
+                values = [value or b"" for value in await self._of_each(keys, "GET")]
+                keys = [key for key, value in zip(keys, values, strict=True) if any(map(value.__contains__, needles))]
             deleted += sum(await self._of_each(keys, "UNLINK"))
         return deleted
 
@@ -197,7 +237,7 @@ class RedisCache:
         now = self._clock()
         if now < self._closed_until:
             return False
-        self._closed_until = now + _COOL_DOWN_S
+        self._closed_until = now + (_SWEEP_TIMEOUT_S if self._in_debt else _COOL_DOWN_S)
         return True
 
     async def check(self) -> bool:
@@ -214,15 +254,21 @@ class RedisCache:
         It may take ``timeout_s``, or as long as one command. An error reply to a ``refusable`` one is no failure.
         """
         begun, result = self._clock(), None
+        timeout_s = max(timeout_s or self._call_timeout_s, _SWEEP_TIMEOUT_S if self._in_debt else 0)
         try:
-            async with asyncio.timeout(timeout_s or self._call_timeout_s), self._places:
+            async with asyncio.timeout(timeout_s), self._places:
                 if not self.available:
                     await self._client.probe()
+                    if self._in_debt:
+                        await self._pay()
+                        begun = self._clock()
+                        self._closed_until = begun + _COOL_DOWN_S
                 result = await self._call(call, refusable=refusable)
         except _FAILURES as error:
             self._note(available=False, reason=type(error).__name__)
             return None
-        if self._clock() - begun <= self._read_budget_s or not self._late_in_a_row:
+        in_time = self._clock() - begun <= self._read_budget_s or not self._late_in_a_row
+        if in_time and not self._in_debt:
             self._note(available=True)
         return result
 

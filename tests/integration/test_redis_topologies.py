@@ -325,6 +325,23 @@ async def test_a_node_that_dies_is_one_line_until_its_replica_has_its_place(mort
     assert [line["event"] for line in logs] == [DOWN, BACK]
 
 
+async def test_a_cluster_is_back_when_every_node_of_it_can_be_read_not_when_all_answer(
+    mortal_cluster: Cluster,
+) -> None:
+    cluster = mortal_cluster
+    returning = cluster.primaries[1]
+    with capture_logs() as logs:
+        async with impatient_cache(f"redis+cluster://{cluster.primaries[0].address}") as cache:
+            assert await holds(cache)
+            returning.kill()
+            await reads_quickly(cache)
+            await asyncio.to_thread(returning.restart)
+            assert "cluster_state:fail" in returning.ask("CLUSTER", "INFO")
+            await until(lambda: cache.check())
+            assert await holds(cache)
+    assert [line["event"] for line in logs] == [DOWN, BACK]
+
+
 @pytest.mark.parametrize("kind", ["redis", "redis+sentinel", "redis+cluster"])
 def test_an_option_that_there_is_not_is_refused(kind: str) -> None:
     path = "/catalog" if kind == "redis+sentinel" else ""

@@ -17,6 +17,8 @@ from modelcatalog_server.cache.redis_address import Address, parse_address
 _BATCH = 500
 # Nobody has it. It begins as all keys do, which may be all that a user may read.
 _PROBE = "modelcatalog:probe"
+# For each primary of a cluster, to find a key of every one.
+_TRIES = 16
 
 
 class RedisClient:
@@ -62,8 +64,24 @@ class ClusterClient(RedisClient):
     """A client of a cluster. It finds out by itself which node has which keys, and when that has changed."""
 
     async def probe(self) -> None:
-        """Raise unless every primary answers: else it would be down and back again with each key that is asked for."""
+        """Raise unless every primary can be read: else it would be down and back again with each key that is asked for.
+
+        A node that has just come back answers PING, but for no key until it has found the others.
+        """
         await self.commands.ping(target_nodes=RedisCluster.PRIMARIES)
+        for key in self._list_probes():
+            await self.commands.get(key)
+
+    def _list_probes(self) -> list[str]:
+        """Return a key of each primary; of one that has hardly any slots perhaps none."""
+        keys: dict[str, str] = {}
+        primaries = len(self.commands.get_primaries())
+        for number in range(_TRIES * primaries):
+            key = f"{_PROBE}:{number}"
+            keys.setdefault(self.commands.get_node_from_key(key).name, key)
+            if len(keys) == primaries:
+                break
+        return list(keys.values())
 
     async def count_evicted(self) -> int:
         """Return how many keys the primaries have dropped."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ from modelcatalog_server.catalog.indexing import ReferenceIndexes
 from modelcatalog_server.catalog.paging import PageTokens
 from modelcatalog_server.catalog.reader import CatalogReader, ModelQuery
 from modelcatalog_server.catalog.references import References
-from modelcatalog_server.catalog.snapshots import Snapshots
+from modelcatalog_server.catalog.snapshots import AtLeast, Snapshots
 from modelcatalog_server.domain.errors import DatabaseUnavailableError
 from modelcatalog_server.domain.signal import Signal
 from modelcatalog_server.settings import load_settings
@@ -310,6 +311,10 @@ async def test_while_the_primary_is_away_the_replica_answers_what_is_known(pair:
         try:
             assert await process.snapshots.get_state() == known
             assert (await process.reader.get_info()).value.counts.models == 87
+            begun = time.monotonic()
+            with pytest.raises(DatabaseUnavailableError):
+                await process.snapshots.catch_up(AtLeast(revision=known.revision + 1, timeout_s=30))
+            assert time.monotonic() - begun < 15, "it is not waited for as long as the caller has time"
             process.current.expect(known.revision + 1)
             with pytest.raises(DatabaseUnavailableError):
                 await process.snapshots.get_state()

@@ -43,7 +43,7 @@ class Untouched:
     def snapshot(self, *, newest: bool = False) -> NoReturn:
         raise AssertionError("the store was asked")
 
-    async def get_state(self) -> NoReturn:
+    async def get_state(self, *, newest: bool = False) -> NoReturn:
         raise AssertionError("the store was asked")
 
 

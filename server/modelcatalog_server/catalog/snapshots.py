@@ -88,6 +88,7 @@ class Snapshots:
         """Wait until the process is at this revision, as long as the caller has time.
 
         Raises:
+            DatabaseUnavailableError: nobody can tell whether it exists.
             RevisionNotAvailableError: the revision did not arrive in time.
         """
         if at_least.revision == 0 or (self._current.state and self._current.state.revision >= at_least.revision):
@@ -100,7 +101,9 @@ class Snapshots:
                 # domain.tasks).
                 while clock() < deadline:
                     ticket = self._changed.ticket()
-                    if (await self.get_state()).revision >= at_least.revision:
+                    state = await self._store.get_state(newest=True)
+                    self._current.observe(state)
+                    if state.revision >= at_least.revision:
                         return
                     await ticket.wait()
         raise RevisionNotAvailableError(f"revision {at_least.revision} did not arrive in time")

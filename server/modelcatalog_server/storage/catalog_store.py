@@ -62,16 +62,16 @@ class PostgresCatalog:
                 return
             yield PostgresSnapshot(*await stack.enter_async_context(opening_state(self._pools)))
 
-    async def get_state(self) -> CatalogState:
+    async def get_state(self, *, newest: bool = False) -> CatalogState:
         """Return the current revision and its freshness: what the primary says.
 
-        While that is away, what is known, if there is a replica that answers reads of it.
+        While that is away, what is known, if there is a replica that answers reads of it, but not as the newest.
         """
         try:
             async with self._pools.watching() as connection:
                 return await read_state(connection)
         except DatabaseUnavailableError:
-            state = await self._replica.confirm() if self._replica else None
+            state = await self._replica.confirm() if self._replica and not newest else None
             if state is None:
                 raise
             return state

@@ -187,8 +187,11 @@ class CatalogStore(Protocol):
         """
         ...
 
-    async def get_state(self) -> CatalogState:
-        """Return the current revision and its freshness, in one round trip."""
+    async def get_state(self, *, newest: bool = False) -> CatalogState:
+        """Return the current revision and its freshness, in one round trip.
+
+        ``newest``: of what is committed, and not of what is known while nobody can tell that.
+        """
         ...
 
 

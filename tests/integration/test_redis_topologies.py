@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from fault_proxy import FaultProxy
+from fault_proxy import FaultProxy, stop_listening
 from modelcatalog_server.cache.quotas import SharedQuotas
 from modelcatalog_server.cache.redis_cache import RedisCache
 from modelcatalog_server.domain.errors import StartupError
@@ -23,6 +24,7 @@ from small_catalog import until
 DOWN, BACK = "redis is down: reads go on without it", "redis is back"
 OWED = "redis is down: what was invalidated is deleted there before it is used again"
 UNDELETED = "redis refuses to delete what was invalidated: it stays until its time is over"
+UNKNOWN_AUTH = b"-ERR unknown command 'AUTH', with args beginning with: 'hunter2'\r\n"
 KEYS = [f"test:{number}" for number in range(40)]
 
 
@@ -236,6 +238,48 @@ async def test_where_no_sentinel_answers_it_is_down_like_any_other() -> None:
             assert await cache.get("key") is None
             assert not cache.available
     assert [line["event"] for line in logs] == [DOWN]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("redis://{address}/99", "DB index is out of range"),
+        ("redis://ann:hunter2@{address}", "invalid username-password pair or user is disabled"),
+        ("redis://:hunter2@127.0.0.1:1", "no server answers at 127.0.0.1:1: Connection refused"),
+        ("unix://:hunter2@/nobody.sock", "no server answers at /nobody.sock: No such file or directory"),
+        ("redis+sentinel://:hunter2@127.0.0.1:1/catalog", "no Sentinel that answers names a master for the service"),
+        (
+            "redis+cluster://:hunter2@127.0.0.1:1",
+            "no node of the cluster answers: no server answers at 127.0.0.1:1: Connection refused",
+        ),
+        ("redis://:hunter2@{stranger}", "what answers is no Redis"),
+        ("redis://:hunter2@{echo}", "unknown command 'AUTH'"),
+    ],
+)
+async def test_the_log_says_what_is_wrong_and_no_password(tmp_path: Path, url: str, reason: str) -> None:
+    with capture_logs() as logs, alone(tmp_path) as node:
+        async with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as stranger, answering(UNKNOWN_AUTH) as echo:
+            address = url.format(address=node.address, stranger=stranger, echo=echo)
+            async with patient_cache(address) as cache:
+                assert not cache.available
+    assert [(line["event"], line["reason"]) for line in logs] == [(DOWN, reason)]
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[str]:
+    """Listen, and answer whatever is said with this."""
+
+    async def take_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(answer)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(take_on, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        await stop_listening(server)
 
 
 async def test_a_service_that_the_sentinels_do_not_know_is_down(topology: Watched) -> None:

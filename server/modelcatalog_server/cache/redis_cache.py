@@ -12,6 +12,7 @@ import structlog
 from redis.exceptions import ClusterDownError, RedisClusterException, RedisError, ResponseError
 
 from modelcatalog_server.cache.redis_client import make_client
+from modelcatalog_server.cache.redis_errors import describe_error
 from modelcatalog_server.domain.errors import StartupError
 from modelcatalog_server.domain.spans import Kind, span
 from modelcatalog_server.domain.tasks import end_tasks
@@ -265,7 +266,7 @@ class RedisCache:
                         self._closed_until = begun + _COOL_DOWN_S
                 result = await self._call(call, refusable=refusable)
         except _FAILURES as error:
-            self._note(available=False, reason=type(error).__name__)
+            self._note(available=False, reason=describe_error(error))
             return None
         in_time = self._clock() - begun <= self._read_budget_s or not self._late_in_a_row
         if in_time and not self._in_debt:
@@ -288,4 +289,7 @@ class RedisCache:
             self._closed_until = self._clock() + _COOL_DOWN_S
         if available != self.available:
             self.available = available
-            _log.warning("redis is back" if available else "redis is down: reads go on without it", reason=reason)
+            if available:
+                _log.warning("redis is back")
+            else:
+                _log.warning("redis is down: reads go on without it", reason=reason)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from modelcatalog_server.domain.signal import Signal
 from modelcatalog_server.settings import load_settings
 from modelcatalog_server.storage.catalog_store import PostgresCatalog
 from modelcatalog_server.storage.policy_store import PostgresPolicy
-from modelcatalog_server.storage.pools import Pools
+from modelcatalog_server.storage.pools import Pools, PoolSettings
 from modelcatalog_server.storage.replica import ReadReplica
 from modelcatalog_server.tokens import TokenSealer
 from small_catalog import load_small, until
@@ -36,6 +37,7 @@ from standby import Pair, standby_pair
 
 GPT_5 = "openai/gpt-5"
 ZELDOC = "zeldoc/z-code"
+CONNECTED = "SELECT pid FROM pg_stat_activity WHERE application_name = 'modelcatalog-replica' ORDER BY pid"
 UP, DOWN = "the read replica answers reads", "the read replica is down: reads go to the primary"
 BEHIND = "the read replica is at another revision: reads go to the primary"
 
@@ -284,6 +286,38 @@ async def test_a_read_that_loses_it_goes_on_at_the_primary_if_that_is_where_it_w
             with pytest.raises(DatabaseUnavailableError, match="moved on"):
                 await moved.get_counts()
         await asyncio.to_thread(pair.replica.start)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+async def test_the_first_read_that_finds_it_dead_does_not_wait_and_tells_all(pair: Pair, number: int) -> None:
+    async with process_on(pair, poll_s=3600.0) as process:
+        async with AsyncExitStack() as stack:
+            for _ in range(4):
+                await stack.enter_async_context(process.catalog.snapshot())
+        (postmaster, *_) = pair.replica.processes
+        os.kill(postmaster, number)
+        await asyncio.to_thread(pair.replica.stop)
+        try:
+            begun = time.monotonic()
+            assert not any(await asyncio.gather(*(reads_from(process) for _ in range(20))))
+            assert time.monotonic() - begun < 0.4
+            assert not process.replica.stats.available, "so that nobody else asks there"
+        finally:
+            await asyncio.to_thread(pair.replica.start)
+
+
+async def test_one_whose_connections_are_all_in_use_is_waited_for_for_a_moment(pair: Pair) -> None:
+    async with process_on(pair, poll_s=3600.0, settings=PoolSettings(read_size=1)) as process:
+        pids = pair.replica.execute(CONNECTED)
+        async with process.catalog.snapshot():
+            assert not await reads_from(process)
+            assert process.replica.stats.available, "it is only busy"
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(process.catalog.snapshot())
+            waiting = asyncio.create_task(reads_from(process))
+            await stack.aclose()
+            assert await waiting
+        assert pair.replica.execute(CONNECTED) == pids, "none was closed for it"
 
 
 async def test_who_gives_up_leaves_no_transaction_behind(pair: Pair) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -22,10 +23,12 @@ class ReconnectingPool(AsyncConnectionPool[MeasuredConnection]):
 
     Attributes:
         is_down: No connection can be made, or nobody gave one back as long as somebody waited.
+        on_ended: Called when a connection turns out to have ended while nobody used it.
     """
 
     def __init__(self, url: str, *, patience_s: float, **settings: Any) -> None:
         self.is_down = False
+        self.on_ended: Callable[[], None] = lambda: None
         self._given = 0
         self._patience_s = patience_s
         self._configure_further = settings.pop("configure", None)
@@ -41,12 +44,15 @@ class ReconnectingPool(AsyncConnectionPool[MeasuredConnection]):
         )
 
     async def getconn(self, timeout: float | None = None) -> MeasuredConnection:  # noqa: ASYNC109 -- the pool has it
-        """Return a connection, which is to be given back with ``putconn``."""
+        """Return a connection, which is to be given back with ``putconn``.
+
+        That there is none within a ``timeout`` of the caller's own says nothing about the server.
+        """
         given = self._given
         try:
             connection = await super().getconn(_DOWN_TIMEOUT_S if self.is_down and timeout is None else timeout)
         except PoolTimeout:
-            if self._given == given and not self.is_down:
+            if timeout is None and self._given == given and not self.is_down:
                 self.is_down = True
                 await self.drain()  # what nobody uses may be as dead: to find out takes longer
             raise
@@ -66,6 +72,7 @@ class ReconnectingPool(AsyncConnectionPool[MeasuredConnection]):
     async def _check_alive(self, connection: MeasuredConnection) -> None:
         """Refuse a connection that has ended while nobody used it, and let go of the others, which have, too."""
         if not await connection.is_alive():
+            self.on_ended()
             await self.drain()
             raise psycopg.OperationalError("the connection has ended")
 

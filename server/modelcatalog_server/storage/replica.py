@@ -41,13 +41,17 @@ _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-# How long a read waits for one of its connections before the primary is asked, which has as many.
-_ACQUIRE_TIMEOUT_S = 0.5
+# How long a read waits for one of its connections, all of which are in use, before the primary is asked, which has as
+# many. Time for one to be given back, or made.
+_ACQUIRE_TIMEOUT_S = 0.1
 # Within which it has to say its revision, or it is taken for dead.
 _ANSWER_TIMEOUT_S = 2.0
 _POLL_S = 1.0
 # So much behind it is no help; a moment behind is what replication is.
 _PATIENCE_S = 5.0
+
+# With these it ends the connection, which may be seen a moment later.
+_ENDING = (psycopg.errors.AdminShutdown, psycopg.errors.CrashShutdown)
 
 _EVENTS = {
     "up": "the read replica answers reads",
@@ -155,8 +159,10 @@ class ReadReplica:
         return read.state
 
     def lose(self, link: _Link | None, reason: str) -> None:
-        """Take it for dead, until it is found again."""
-        if link is not None and self._link is link:
+        """Take it for dead, until it is found again. Whoever finds that out frees all others who wait for it."""
+        if self._link is not link:
+            return  # it was lost before, and may be back
+        if link is not None:
             self._link = None
             link.lost.set_result(None)
             self.finish(link.pool.close(timeout=1))  # before anybody gives a connection back
@@ -224,7 +230,9 @@ class ReadReplica:
         except BaseException:
             await pool.close(timeout=0)
             raise
-        return _Link(pool)
+        link = _Link(pool)
+        pool.on_ended = lambda: self.lose(link, "its connections have ended")
+        return link
 
     def _compare(self, state: CatalogState) -> None:
         known, now = self._known(), time.monotonic()
@@ -328,7 +336,7 @@ class ReplicaRead:
         except psycopg.errors.QueryCanceled:
             raise  # it would take as long on the primary
         except UNAVAILABLE as error:
-            if self._connection is not None and self._connection.broken:
+            if isinstance(error, _ENDING) or (self._connection is not None and self._connection.broken):
                 self._replica.lose(self._link, type(error).__name__)
             raise _GoneError from error
 

@@ -14,13 +14,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from redis.asyncio.connection import SSLConnection, parse_url
 
 _SENTINEL_PORT = 26379
 _PORT = 6379
 _FOR_SENTINELS = "sentinel_"
+_SCHEMES = (
+    "redis://",
+    "rediss://",
+    "redis+sentinel://",
+    "rediss+sentinel://",
+    "redis+cluster://",
+    "rediss+cluster://",
+    "unix://",
+)
+_BAD_PORT = "a port must be a number from 1 to 65535"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +60,10 @@ def parse_address(url: str) -> Address:
     """
     scheme, _, rest = url.partition("://")
     plain, _, kind = scheme.lower().partition("+")
+    if f"{scheme.lower()}://" not in _SCHEMES or "://" not in url:
+        raise ValueError(f"it must begin with one of {', '.join(_SCHEMES)}")
     if not kind:
-        return Address(kind="server", options=dict(parse_url(url)), sentinel_options={})
-    if kind not in {"sentinel", "cluster"} or plain not in {"redis", "rediss"}:
-        raise ValueError(f"{scheme}:// is not known")
+        return Address(kind="server", options=_parse_server(url), sentinel_options={})
     place, _, query = rest.partition("?")
     authority, _, path = place.partition("/")
     user, at, listed = authority.rpartition("@")
@@ -62,7 +72,7 @@ def parse_address(url: str) -> Address:
         raise ValueError("the name of the service is missing: redis+sentinel://host:26379/service")
     if kind == "cluster" and database not in {"", "0"}:
         raise ValueError("a cluster has no databases")
-    options = dict(parse_url(f"{plain}://{user}{at}host/{database}?{query}"))
+    options = _parse_server(f"{plain}://{user}{at}host/{database}?{query}")
     del options["host"]
     options["ssl"] = options.pop("connection_class", None) is SSLConnection
     default_port = _SENTINEL_PORT if kind == "sentinel" else _PORT
@@ -79,10 +89,26 @@ def parse_address(url: str) -> Address:
     )
 
 
+def _parse_server(url: str) -> dict[str, Any]:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # whose text has what is between the brackets, which may be of a password
+        raise ValueError("a host in brackets must be an IPv6 address; elsewhere they must be escaped") from error
+    try:
+        port = parts.port
+    except ValueError as error:  # whose text has what stands there, which may be a password, too
+        raise ValueError(_BAD_PORT) from error
+    if port == 0:
+        raise ValueError(_BAD_PORT)
+    return dict(parse_url(url))
+
+
 def _parse_host(text: str, default_port: int) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or port.endswith("]"):  # [::1] has colons and no port
         host, port = text, str(default_port)
-    if not (host.strip("[]") and port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
-        raise ValueError("must list host:port, separated by commas")
+    if not host.strip("[]"):
+        raise ValueError("it must list host:port, separated by commas")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) <= 65535):
+        raise ValueError(_BAD_PORT)
     return host.strip("[]"), int(port)

@@ -89,7 +89,7 @@ class RedisCache:
                 connect_timeout_s=connect_timeout_s,
                 answer_timeout_s=answer_timeout_s,
             )
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise StartupError(f"MODELCATALOG_REDIS_URL is no address of a Redis: {error}") from error
         self._redis = self._client.commands
         self._places = asyncio.Semaphore(max_connections)

@@ -93,9 +93,18 @@ def make_client(url: str, *, max_connections: int, connect_timeout_s: float, ans
     """Return a client that has not connected yet.
 
     Raises:
-        ValueError, TypeError: The address is none, or has an option that redis-py does not know.
+        ValueError: The address is none, or has an option that redis-py does not know.
     """
-    address = parse_address(url)
+    try:
+        return _make_client(parse_address(url), max_connections, connect_timeout_s, answer_timeout_s)
+    except TypeError as error:
+        name = str(error).rpartition("unexpected keyword argument ")[2]
+        raise ValueError(f"there is no option {name}: those of redis-py are, ssl_… where TLS is") from error
+
+
+def _make_client(
+    address: Address, max_connections: int, connect_timeout_s: float, answer_timeout_s: float
+) -> RedisClient:
     # redis-py's defaults make a read on a dead Redis cost seconds: ten retries and long time-outs. To set these is not
     # left to the address.
     bounds: dict[str, Any] = {

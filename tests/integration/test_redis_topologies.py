@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -134,6 +135,78 @@ async def test_one_that_answers_writes_with_an_error_is_read_on(tmp_path: Path, 
                 assert await cache.get(KEYS[0]) == b"x"
             assert await cache.get(KEYS[1]) is None
             assert (cache.refused, cache.failures, logs) == (6, 0, [])
+
+
+def documented_commands(*parts: str) -> list[str]:
+    """Return what the table in the docs says that a user must be allowed to do."""
+    text = (Path(__file__).parents[2] / "docs/caching.md").read_text()
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| commands, ")]
+    found = [row[2] for row in rows if row[1].strip().removeprefix("commands, ") in parts]
+    assert len(found) == len(parts)
+    return re.findall(r"`([A-Z]+(?: [A-Z]+)?)`", " ".join(found))
+
+
+def allow(node: Node, commands: list[str]) -> str:
+    """Have a user who may do that and nothing else, and return the beginning of their address."""
+    rules = ["+" + command.lower().replace(" ", "|") for command in commands]
+    node.ask("ACL", "SETUSER", "cat", "reset", "on", ">secret", "~modelcatalog:*", "-@all", *rules)
+    return "cat:secret@"
+
+
+ALWAYS, SWEEPS, LIMITS, CLUSTERS = "always", "for figures and letting go", "for rate limits", "of a cluster"
+
+
+async def uses_all_of_it(cache: RedisCache) -> None:
+    """Use all there is of it, of 20 keys, and have nothing refused."""
+    keys = [f"modelcatalog:{number}" for number in range(20)]
+    assert await holds(cache, keys)
+    assert await count_shared(cache, cache, ["principal:ann"]) == {10}
+    quotas = SharedQuotas(cache, secret=b"of another catalog")
+    assert await quotas.take(RateLimit(10, 1), "principal:ann", 10)
+    await asyncio.sleep(1.1)  # the window moves on, which renames the key
+    await quotas.take(RateLimit(10, 1), "principal:ann", 1)
+    assert await quotas.get_delay(RateLimit(10, 1), "principal:ann") < 1
+    assert await cache.measure("modelcatalog") is not None
+    assert await cache.delete("modelcatalog", b"modelcatalog:7") == 1
+    assert await cache.delete("modelcatalog") >= 19
+    assert (cache.refused, cache.failures, cache.available) == (0, 0, True)
+
+
+async def test_a_user_who_may_do_what_the_docs_say_can_do_everything(tmp_path: Path) -> None:
+    with capture_logs() as logs, alone(tmp_path) as node:
+        user = allow(node, documented_commands(ALWAYS, SWEEPS, LIMITS))
+        async with patient_cache(f"redis://{user}{node.address}") as cache:
+            await uses_all_of_it(cache)
+        assert (node.ask("ACL", "LOG"), logs) == ([], [])
+
+
+async def test_a_user_of_a_cluster_who_may_do_what_the_docs_say_can_do_everything(cluster: Cluster) -> None:
+    commands = documented_commands(ALWAYS, SWEEPS, LIMITS, CLUSTERS)
+    (user,) = {allow(node, commands) for node in [*cluster.primaries, cluster.replica]}
+    with capture_logs() as logs:
+        async with patient_cache(f"redis+cluster://{user}{cluster.primaries[0].address}") as cache:
+            await uses_all_of_it(cache)
+    assert ([node.ask("ACL", "LOG") for node in cluster.primaries], logs) == ([[], [], []], [])
+
+
+@pytest.mark.parametrize(
+    ("missing", "measured"),
+    [("INFO", True), ("STRLEN", False), ("SCAN", False)],
+)
+async def test_figures_that_a_user_may_not_ask_for_are_not_known_and_it_is_read_on(
+    tmp_path: Path, missing: str, measured: bool
+) -> None:
+    with capture_logs() as logs, alone(tmp_path) as node:
+        commands = documented_commands(ALWAYS, SWEEPS)
+        user = allow(node, [command for command in commands if command != missing])
+        async with patient_cache(f"redis://{user}{node.address}") as cache:
+            keys = [key.replace("test", "modelcatalog") for key in KEYS]
+            await fill(cache, keys)
+            size = sum(map(len, keys))
+            assert await cache.measure("modelcatalog") == ((len(keys), size, 0) if measured else None)
+            assert await cache.get(keys[0]) == keys[0].encode()
+            assert (cache.refused, cache.failures, cache.available) == (0, 0, True)
+    assert [line["event"] for line in logs] == ["redis does not give its figures"]
 
 
 async def test_one_that_answers_reads_with_an_error_is_down(tmp_path: Path) -> None:

@@ -210,9 +210,9 @@ class CacheLayerStats(google.protobuf.message.Message):
     available: builtins.bool
     """Whether it answers now."""
     entries: builtins.int
-    """Entries held; in Redis those of this catalog and release. 0 while it is not available."""
+    """Entries held; in Redis those of this catalog and release. 0 while it is not available, or does not tell."""
     bytes: builtins.int
-    """Bytes held; near with what an entry costs beside its bytes. 0 while it is not available."""
+    """Bytes held; near with what an entry costs beside its bytes. 0 while it is not available, or does not tell."""
     hits: builtins.int
     """Reads it answered."""
     misses: builtins.int

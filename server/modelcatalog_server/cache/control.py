@@ -41,7 +41,7 @@ class ResponseCacheControl:
         """Return the figures of each layer, nearest first."""
         measured = await self._redis.measure(self._responses.shared.prefix)
         self._measured = measured or self._measured
-        return self._describe(measured, available=measured is not None)
+        return self._describe(measured, available=self._redis.available)
 
     @property
     def known_stats(self) -> list[CacheLayerStats]:

@@ -141,8 +141,11 @@ class RedisCache:
             await self._try(lambda: self._redis.set(key, value, ex=ttl_s), refusable=True)
 
     async def measure(self, prefix: str) -> tuple[int, int, int] | None:
-        """Return entries and bytes of the keys that begin so, and what the whole Redis has evicted since its start."""
-        return await self._try(lambda: self._measure(prefix), timeout_s=_SWEEP_TIMEOUT_S) if self._may_ask() else None
+        """Return entries and bytes of the keys that begin so, and what the whole Redis has evicted since its start.
+
+        ``None``: it is down, or does not let us count. What it has evicted is 0 where it does not tell.
+        """
+        return await self._try(partial(self._measure, prefix), timeout_s=_SWEEP_TIMEOUT_S) if self._may_ask() else None
 
     async def delete(self, prefix: str, needle: bytes = b"") -> int:
         """Delete the keys that begin so, those whose value holds ``needle``; return how many.
@@ -184,13 +187,27 @@ class RedisCache:
                 if deleted is None:
                     _log.warning(_UNDELETED)
 
-    async def _measure(self, prefix: str) -> tuple[int, int, int]:
+    async def _measure(self, prefix: str) -> tuple[int, int, int] | None:
+        counted = await self._figure(partial(self._count, prefix))
+        return None if counted is None else (*counted, await self._figure(self._client.count_evicted) or 0)
+
+    async def _figure(self, call: Callable[[], Awaitable[T]]) -> T | None:
+        """Return what a call answers, ``None`` where we may not ask for that: it says nothing about reads."""
+        try:
+            return await call()
+        except ResponseError as error:
+            if isinstance(error, _DOWN):
+                raise
+            _log.warning("redis does not give its figures", reason=describe_error(error))
+            return None
+
+    async def _count(self, prefix: str) -> tuple[int, int]:
         entries = size = 0
         async for keys in self._client.scan(prefix):
             sizes = await self._of_each(keys, "STRLEN")
             entries += len(sizes)
             size += sum(sizes)
-        return entries, size, await self._client.count_evicted()
+        return entries, size
 
     async def _delete(self, prefix: str, needles: Collection[bytes]) -> int:
         deleted = 0

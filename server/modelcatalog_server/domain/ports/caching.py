@@ -66,7 +66,7 @@ class ResponseCache(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheLayerStats:
-    """Figures of one layer of the response cache. What it holds is not known, and 0, while it is not available."""
+    """Figures of one layer of the response cache. What it holds is 0 while it is not available, or does not tell."""
 
     name: str
     available: bool

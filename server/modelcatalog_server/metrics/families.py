@@ -95,7 +95,8 @@ def _cache(sources: Sources) -> Iterator[Metric]:
             family.add_metric([layer.name], getattr(layer, figure))
         yield family
     yield _gauge("modelcatalog_redis_up", "Whether Redis is asked: 0 while it is left alone.", float(redis.available))
-    yield _count("modelcatalog_redis_failures", "Times that Redis failed or was too slow.", redis.failures)
+    failures = "Questions that Redis failed or was too slow for, not outages: each probe that finds it down is one."
+    yield _count("modelcatalog_redis_failures", failures, redis.failures)
     yield _count("modelcatalog_redis_late", "Answers that came after their reader had gone on.", redis.late)
     yield _count("modelcatalog_redis_refused", "Writes that Redis answered with an error.", redis.refused)
     yield _count("modelcatalog_redis_dropped", "Responses that were not written there.", sources.get_dropped())

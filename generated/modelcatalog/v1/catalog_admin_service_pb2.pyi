@@ -81,9 +81,9 @@ class InvalidateCacheRequest(google.protobuf.message.Message):
     MODEL_ID_FIELD_NUMBER: builtins.int
     PROVIDER_ID_FIELD_NUMBER: builtins.int
     model_id: builtins.str
-    """Only entries that name this model, in their request or response."""
+    """Only entries that name this model, in their request or response, be it inside a longer id."""
     provider_id: builtins.str
-    """Only entries that name this provider, in their request or response."""
+    """Only entries that name this provider, in their request or response, be it inside a longer text."""
     def __init__(
         self,
         *,

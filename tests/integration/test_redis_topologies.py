@@ -143,7 +143,7 @@ def documented_commands(*parts: str) -> list[str]:
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| commands, ")]
     found = [row[2] for row in rows if row[1].strip().removeprefix("commands, ") in parts]
     assert len(found) == len(parts)
-    return re.findall(r"`([A-Z]+(?: [A-Z]+)?)`", " ".join(found))
+    return re.findall(r"(?<!not )`([A-Z]+(?: [A-Z]+)?)`", " ".join(found))
 
 
 def allow(node: Node, commands: list[str]) -> str:

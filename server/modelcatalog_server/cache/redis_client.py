@@ -60,6 +60,21 @@ class RedisClient:
             await close()
 
 
+class _SingleKeys:
+    """Where keys are in commands: all that are sent here have one, behind their name; EVALSHA, redis-py knows itself.
+
+    Its own parser asks for the list of all commands each time that something about the cluster has failed. To decode
+    that stops the event loop for longer than a hundred cached answers take.
+    """
+
+    async def initialize(self, node: ClusterNode | None = None) -> None:
+        """Be ready."""
+
+    async def get_keys(self, *args: Any) -> tuple[Any, ...]:
+        """Return the keys of a command."""
+        return args[1:2]
+
+
 class ClusterClient(RedisClient):
     """A client of a cluster. It finds out by itself which node has which keys, and when that has changed."""
 
@@ -128,6 +143,7 @@ def _make_cluster(address: Address, options: dict[str, Any], max_connections: in
     nodes = [ClusterNode(host, port) for host, port in address.hosts]
     # To each node; one more asks for the nodes while all others are in use.
     cluster = RedisCluster(startup_nodes=nodes, **options, max_connections=max_connections + 1)
+    cluster.commands_parser = _SingleKeys()  # type: ignore[assignment] # what redis-py asks of one
     return ClusterClient(cluster, cluster.aclose, has_to_search=True)
 
 

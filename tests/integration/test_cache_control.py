@@ -13,12 +13,14 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from conftest import Services, StartApp
+from fault_proxy import FaultProxy
 from modelcatalog.v1 import catalog_admin_service_pb2 as pb
 from modelcatalog.v1.catalog_admin_service_pb2_grpc import CatalogAdminStub
 from modelcatalog_client import AsyncModelCatalogClient
 from modelcatalog_client.errors import from_rpc_error
 from modelcatalog_server import app
 from modelcatalog_server.storage.changes import ChangeListener
+from redis_nodes import alone
 from small_catalog import Stage, clone_small, fetch, follow, until
 
 GPT_5, OPUS = "openai/gpt-5", "anthropic/claude-opus-4-5"
@@ -85,6 +87,42 @@ async def test_a_redis_that_is_down_says_so(start_app: StartApp, database: str) 
         assert (near.available, redis.available, redis.entries) == (True, False, 0)
         invalidated = await CatalogAdminStub(channel).InvalidateCache(pb.InvalidateCacheRequest())
         assert (invalidated.invalidated_count, invalidated.catalog_revision) == (0, 1)
+
+
+async def test_a_redis_that_does_not_let_us_count_is_available(
+    start_app: StartApp, database: str, tmp_path: Path
+) -> None:
+    with alone(tmp_path) as node:
+        node.ask("ACL", "SETUSER", "cat", "on", ">secret", "~*", "-@all", "+get", "+set")
+        async with (
+            start_app(database, offline=True, redis_url=f"redis://cat:secret@{node.address}") as running,
+            grpc.aio.insecure_channel(running.server.address) as channel,
+        ):
+            redis = (await stats(CatalogAdminStub(channel)))["redis"]
+            assert (redis.available, redis.entries, redis.bytes, redis.evictions) == (True, 0, 0, 0)
+
+
+async def test_what_is_invalidated_while_redis_is_away_is_gone_when_it_is_back(
+    start_app: StartApp, database: str, tmp_path: Path
+) -> None:
+    with alone(tmp_path) as node:
+        async with (
+            FaultProxy("127.0.0.1", node.port) as proxy,
+            start_app(database, offline=True, redis_url=f"redis://127.0.0.1:{proxy.port}") as running,
+            AsyncModelCatalogClient(running.server.address) as client,
+            grpc.aio.insecure_channel(running.server.address) as channel,
+        ):
+            node.ask("SET", f"{running.responses.shared.prefix}:old", "x")
+            proxy.cut()
+            await CatalogAdminStub(channel).InvalidateCache(pb.InvalidateCacheRequest())
+            proxy.mend()
+
+            async def is_gone() -> bool:
+                running.responses.near.clear()
+                await client.get_model(GPT_5)
+                return not node.ask("EXISTS", f"{running.responses.shared.prefix}:old")
+
+            await until(is_gone)
 
 
 async def test_everything_goes_and_is_made_anew(stage: Stage, client: AsyncModelCatalogClient, admin: Any) -> None:

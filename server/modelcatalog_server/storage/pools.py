@@ -78,7 +78,7 @@ class PoolSettings:
     acquire_timeout_s: float = 5.0
     connect_timeout_s: int = 5
     read_timeout_s: float = 5.0
-    write_timeout_s: float = 60.0
+    write_timeout_s: float = 30.0
     # Less than the lease of a refresh: a process that is stuck inside a transaction holds locks that others wait for.
     idle_transaction_timeout_s: float = 10.0
     # How much longer than PostgreSQL may work at a statement is waited for the answer.
@@ -358,7 +358,7 @@ def _make_pool(
 def _watch_over_tcp(unacknowledged_s: float) -> dict[str, int]:
     """Return what has the kernel end a connection whose other side has been silent for so long, asked or not.
 
-    A statement has its own time, but the longest of them a minute: so long nobody could refresh.
+    A statement has its own time, but the longest of them half a minute: so long nobody could refresh.
     """
     probe_s = max(round(unacknowledged_s / 4), 1)
     return {

@@ -153,7 +153,8 @@ def allow(node: Node, commands: list[str]) -> str:
     return "cat:secret@"
 
 
-ALWAYS, SWEEPS, LIMITS, CLUSTERS = "always", "for figures and letting go", "for rate limits", "of a cluster"
+ALWAYS, SWEEPS, LIMITS = "always", "for figures and letting go", "for rate limits"
+SENTINELS, CLUSTERS = "of Sentinels", "of a cluster"
 
 
 async def uses_all_of_it(cache: RedisCache) -> None:
@@ -175,9 +176,16 @@ async def uses_all_of_it(cache: RedisCache) -> None:
 async def test_a_user_who_may_do_what_the_docs_say_can_do_everything(tmp_path: Path) -> None:
     with capture_logs() as logs, alone(tmp_path) as node:
         user = allow(node, documented_commands(ALWAYS, SWEEPS, LIMITS))
-        async with patient_cache(f"redis://{user}{node.address}") as cache:
+        async with patient_cache(f"redis://{user}{node.address}/1") as cache:
             await uses_all_of_it(cache)
         assert (node.ask("ACL", "LOG"), logs) == ([], [])
+
+
+async def test_a_user_of_sentinels_who_may_do_what_the_docs_say_finds_the_master(topology: Watched) -> None:
+    allow(topology.sentinel, documented_commands(SENTINELS))
+    login = "sentinel_username=cat&sentinel_password=secret"
+    async with patient_cache(f"redis+sentinel://{topology.sentinel.address}/catalog?{login}") as cache:
+        assert await holds(cache)
 
 
 async def test_a_user_of_a_cluster_who_may_do_what_the_docs_say_can_do_everything(cluster: Cluster) -> None:

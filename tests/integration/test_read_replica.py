@@ -349,6 +349,8 @@ async def test_while_the_primary_is_away_the_replica_answers_what_is_known(pair:
             with pytest.raises(DatabaseUnavailableError):
                 await process.snapshots.catch_up(AtLeast(revision=known.revision + 1, timeout_s=30))
             assert time.monotonic() - begun < 15, "it is not waited for as long as the caller has time"
+            with pytest.raises(DatabaseUnavailableError):
+                await process.snapshots.catch_up(AtLeast(revision=known.revision + 1, timeout_s=0.1))
             process.current.expect(known.revision + 1)
             with pytest.raises(DatabaseUnavailableError):
                 await process.snapshots.get_state()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from modelcatalog_server.catalog.current import CurrentRevision
-from modelcatalog_server.domain.errors import CatalogNotReadyError, RevisionNotAvailableError
+from modelcatalog_server.domain.errors import CatalogNotReadyError, DatabaseUnavailableError, RevisionNotAvailableError
 from modelcatalog_server.domain.ports.catalog import CatalogSnapshot, CatalogState, CatalogStore
 from modelcatalog_server.domain.signal import Signal
 
@@ -95,6 +95,7 @@ class Snapshots:
             return
         clock = asyncio.get_running_loop().time
         deadline = clock() + at_least.timeout_s
+        was_told = False
         with suppress(TimeoutError):
             async with asyncio.timeout(at_least.timeout_s):
                 # The deadline is looked at, too: the one cancellation of a time-out may be lost in the driver (see
@@ -102,8 +103,11 @@ class Snapshots:
                 while clock() < deadline:
                     ticket = self._changed.ticket()
                     state = await self._store.get_state(newest=True)
+                    was_told = True
                     self._current.observe(state)
                     if state.revision >= at_least.revision:
                         return
                     await ticket.wait()
+        if not was_told:
+            raise DatabaseUnavailableError("the database did not say in time what the revision is")
         raise RevisionNotAvailableError(f"revision {at_least.revision} did not arrive in time")
